@@ -1,0 +1,137 @@
+"""What lies on disks, as plain data: partition tables, filesystems, LVM, md and LUKS, and the VMs of a host.
+
+Two rooms speak of it without knowing each other: a recovery point records the layout of a captured host, and
+``recovery.machine`` describes the layout of the machine in front of us. Offsets and sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Firmware = Literal["bios", "uefi", "unknown"]
+TableKind = Literal["gpt", "mbr", "none"]
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """What a partition, a whole disk or a logical volume holds, as blkid names it.
+
+    ``kind`` is blkid's TYPE: ``ext4``, ``xfs``, ``btrfs``, ``vfat``, ``swap``, ``ntfs``, ``LVM2_member``,
+    ``linux_raid_member``, ``crypto_LUKS`` ...; empty when nothing was recognised.
+    """
+
+    kind: str = ""
+    uuid: str = ""
+    label: str = ""
+    block_size: int = 0
+    used: int | None = None
+    """Bytes in use by the filesystem, where that is known."""
+
+
+class Partition(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a partition table. ``number`` counts from 1 as the kernel does; ``type`` is the GPT type GUID
+    (lower case) or the MBR type as two hex digits."""
+
+    number: int
+    start: int
+    size: int
+    type: str = ""
+    uuid: str = ""
+    name: str = ""
+    flags: tuple[str, ...] = ()
+    content: Content = Content()
+
+
+class PartitionTable(msgspec.Struct, frozen=True, kw_only=True):
+    """The partition table of one disk, partitions in the order of their start."""
+
+    kind: TableKind = "none"
+    uuid: str = ""
+    partitions: tuple[Partition, ...] = ()
+
+
+class LogicalVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """An LV; ``segment`` is LVM's segment type (``linear``, ``thin``, ``thin-pool``, ``raid1`` ...)."""
+
+    name: str
+    size: int
+    uuid: str = ""
+    segment: str = "linear"
+    content: Content = Content()
+
+
+class VolumeGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A VG with the PV UUIDs that form it."""
+
+    name: str
+    uuid: str = ""
+    size: int = 0
+    free: int = 0
+    pv_uuids: tuple[str, ...] = ()
+    volumes: tuple[LogicalVolume, ...] = ()
+
+
+class MdArray(msgspec.Struct, frozen=True, kw_only=True):
+    """An md array as its members' superblocks describe it."""
+
+    uuid: str
+    level: str
+    name: str = ""
+    devices: int = 0
+
+
+class VmDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual disk of a domain: where it lies on the host. ``source`` is a path or a device name; ``on`` the volume
+    that holds it (``disk1:2``, ``vg0/data``), empty when not known."""
+
+    target: str
+    source: str
+    format: str = "raw"
+    size: int | None = None
+    on: str = ""
+
+
+class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
+    """A VM (libvirt domain) of the host. ``memory`` is bytes; ``definition`` is the domain's XML.
+
+    ``state`` is what was known at capture: ``running``, ``shut off``, or ``unknown`` for an offline capture.
+    """
+
+    name: str
+    uuid: str = ""
+    memory: int = 0
+    vcpus: int = 0
+    autostart: bool = False
+    state: str = "unknown"
+    disks: tuple[VmDisk, ...] = ()
+    definition: str = ""
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """A network interface as the captured host's configuration names it."""
+
+    interface: str
+    mac: str = ""
+    addresses: tuple[str, ...] = ()
+    dhcp: bool = False
+
+
+class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The operating system found on the captured disks: enough to choose a point and to plan its adaptation.
+
+    ``root`` and ``boot`` name where they lie: ``disk1:2`` is partition 2 of the point's disk ``disk1``,
+    ``vg0/root`` an LV; empty when not found. ``initramfs`` and ``bootloader`` are the tools' names
+    (``initramfs-tools``, ``dracut``; ``grub``, ``systemd-boot``).
+    """
+
+    os_name: str = ""
+    os_id: str = ""
+    architecture: str = "x86_64"
+    root: str = ""
+    boot: str = ""
+    esp: str = ""
+    kernels: tuple[str, ...] = ()
+    initramfs: str = ""
+    bootloader: str = ""
+    network: tuple[Address, ...] = ()
