@@ -1,0 +1,301 @@
+"""The repository: an object store and its keys. What capture, restore and the engine see."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+
+from recovery.errors import AccessError, BusyError, IntegrityError, NotFoundError, UsageError
+from recovery.format import mapcodec
+from recovery.format.chunk import DEFAULT_CHUNK_SIZE
+from recovery.format.chunkmap import ChunkMap
+from recovery.format.keys import (
+    KeyFile,
+    RepositoryKeys,
+    looks_like_recovery_key,
+    new_master_key,
+    unwrap,
+    wrap_with_passphrase,
+    wrap_with_recovery_key,
+)
+from recovery.format.names import REPOSITORY, check_host, digest, key_name, map_name, pack_name, parse_name, point_name
+from recovery.format.pack import Pack
+from recovery.format.point import Point, PointBody, PointHeader, PointSummary, decode_point, encode_point
+from recovery.repository.protocols import ObjectReader, ObjectStore
+
+MIN_PREFIX = 4
+
+
+class RepositoryFile(msgspec.Struct, frozen=True, kw_only=True):
+    """``repo.json``: what a repository is, signed by its own key. ``created`` is seconds since the epoch."""
+
+    format: str = "rekindle repository"
+    version: int = 1
+    id: str
+    created: float
+    chunk_size: int = DEFAULT_CHUNK_SIZE
+    hash: str = "keyed-blake3-256"
+    compression: str = "zstd"
+    cipher: str = "aes-256-gcm"
+    signature_algorithm: str = "ed25519"
+    public_key: str = ""
+    signature: str = ""
+
+    def signed_bytes(self) -> bytes:
+        """What the signature covers."""
+        return msgspec.json.encode(msgspec.structs.replace(self, signature=""))
+
+
+@runtime_checkable
+class _Exclusive(Protocol):
+    def exclusive(self, host: str) -> AbstractContextManager[None]: ...
+
+
+class Repository:
+    """A repository that was opened with its keys."""
+
+    def __init__(self, store: ObjectStore, file: RepositoryFile, keys: RepositoryKeys) -> None:
+        self.store = store
+        self.file = file
+        self.keys = keys
+
+    @property
+    def id(self) -> str:
+        """32 hex digits."""
+        return self.file.id
+
+    @classmethod
+    def create(
+        cls, store: ObjectStore, passphrase: str, *, chunk_size: int = DEFAULT_CHUNK_SIZE
+    ) -> tuple[Repository, str]:
+        """Make a new repository; returns it and its printable recovery key. Raises UsageError when there is one."""
+        if store.size(REPOSITORY) is not None:
+            raise UsageError(
+                "There is a repository already.", hint="Choose another place, or use the one that is there."
+            )
+        if not passphrase:
+            raise UsageError("The passphrase is empty.", hint="It protects every captured disk: choose a long one.")
+        master, id = new_master_key(), secrets.token_hex(16)
+        keys = RepositoryKeys(master, id)
+        file = RepositoryFile(id=id, created=time.time(), chunk_size=chunk_size, public_key=keys.public_key.hex())
+        signature = keys.signing_key.sign(file.signed_bytes()).hex()
+        file = msgspec.structs.replace(file, signature=signature)
+        recovery_file, printable = wrap_with_recovery_key(master)
+        for key_file in (wrap_with_passphrase(master, passphrase), recovery_file):
+            store.put_if_absent(key_name(key_file.id), encode_key_file(key_file))
+        # Last: a repository exists when repo.json does.
+        store.put_if_absent(REPOSITORY, msgspec.json.encode(file))
+        return cls(store, file, keys), printable
+
+    @classmethod
+    def open(cls, store: ObjectStore, secret: str) -> Repository:
+        """Open with the passphrase or the printable recovery key.
+
+        Raises NotFoundError (no repository there), AccessError (wrong secret), IntegrityError (forged repo.json).
+        """
+        file = read_repository_file(store)
+        keys = RepositoryKeys(_master_key(store, secret), file.id)
+        verify_repository_file(file, keys)
+        return cls(store, file, keys)
+
+    def hosts(self) -> list[str]:
+        """The names of all hosts with a point, sorted."""
+        return list_hosts(self.store)
+
+    def points(self, host: str) -> list[PointSummary]:
+        """All points of a host, newest last. Raises NotFoundError for a host without points."""
+        found = list_points(self.store, host)
+        if not found:
+            known = ", ".join(self.hosts()) or "none"
+            raise NotFoundError(f"There is no point of host '{host}'.", hint=f"Hosts in this repository: {known}.")
+        return found
+
+    def latest(self, host: str) -> PointSummary | None:
+        """The newest point of a host, or None."""
+        found = list_points(self.store, host)
+        return found[-1] if found else None
+
+    def point(self, host: str, point_id: str) -> Point:
+        """Read, verify and decrypt a point; ``point_id`` may be a unique prefix (4 characters up) or ``latest``.
+
+        Raises NotFoundError, UsageError (ambiguous), IntegrityError.
+        """
+        every = self.points(host)
+        if point_id == "latest":
+            matching = every[-1:]
+        else:
+            matching = [p for p in every if p.id.startswith(point_id.lower())] if len(point_id) >= MIN_PREFIX else []
+        if not matching:
+            raise NotFoundError(
+                f"Host '{host}' has no point '{point_id}'.",
+                hint=f"It has {len(every)}, the newest is {every[-1].id[:12]}; 'latest' means that one.",
+            )
+        if len(matching) > 1:
+            raise UsageError(f"'{point_id}' names {len(matching)} points of '{host}'.", hint="Type more of the id.")
+        name = point_name(host, matching[0].created, matching[0].id)
+        point = decode_point(self.keys, read_verified(self.store, name))
+        if point.header.host != host:
+            raise IntegrityError(f"The point '{matching[0].id[:12]}' of '{host}' belongs to '{point.header.host}'.")
+        return point
+
+    def chunk_map(self, point: Point, disk_name: str) -> ChunkMap:
+        """The chunk map of a disk of a point, deltas resolved, checked against the signed Merkle root.
+
+        Raises NotFoundError (no such disk, or a map is missing), IntegrityError.
+        """
+        refs = {ref.disk: ref.map for ref in point.header.maps}
+        if disk_name not in refs:
+            raise NotFoundError(f"The point has no disk '{disk_name}'.", hint=f"It has: {', '.join(refs)}.")
+        map = self.map(refs[disk_name])
+        if map.root().hex() != point.disk(disk_name).root:
+            raise IntegrityError(f"The chunk map of '{disk_name}' is not the one that the point was signed with.")
+        return map
+
+    def map(self, name: str) -> ChunkMap:
+        """The chunk map object ``name`` (hex) with its chain of parents resolved."""
+        chain: list[bytes] = []
+        while name:
+            data = read_verified(self.store, map_name(name))
+            chain.append(data)
+            name = mapcodec.map_header(data).parent
+            if len(chain) > mapcodec.MAX_DEPTH:
+                raise IntegrityError("The chain of chunk maps is longer than it can be.")
+        map: ChunkMap | None = None
+        while chain:
+            map = mapcodec.decode_map(chain.pop(), self.keys, map)
+        if map is None:
+            raise NotFoundError("A point names no chunk map for a disk.")
+        return map
+
+    def put_pack(self, pack: Pack) -> None:
+        """Store a pack durably."""
+        self.store.put_if_absent(pack_name(pack.name), memoryview(pack.data))
+
+    def put_map(self, data: bytes) -> str:
+        """Store a chunk map durably; returns its hex name."""
+        name = digest(data)
+        self.store.put_if_absent(map_name(name), data)
+        return name
+
+    def commit(self, header: PointHeader, body: PointBody) -> Point:
+        """Sign and store the point, last of all. Its time is moved behind the parent's when a clock went back.
+
+        Raises BusyError when another capture of this host came between.
+        """
+        with self._exclusive(header.host):
+            newest = self.latest(header.host)
+            if (newest.id if newest else "") != header.parent:
+                raise BusyError(
+                    f"Another capture of '{header.host}' was finished meanwhile.",
+                    hint="Nothing is lost: run the capture again; it will find its data already stored.",
+                )
+            if newest is not None and header.created <= newest.created:
+                header = msgspec.structs.replace(header, created=newest.created + 0.001)
+            header = msgspec.structs.replace(header, created=round(header.created, 6))
+            id, data = encode_point(self.keys, header, body)
+            self.store.put_if_absent(point_name(header.host, header.created, id), data)
+        return Point(id=id, header=header, body=body)
+
+    @contextlib.contextmanager
+    def _exclusive(self, host: str) -> Iterator[None]:
+        check_host(host)
+        # A server does this check itself; a bucket has no locks, and two captures at once are caught by 'repo check'.
+        if isinstance(self.store, _Exclusive):
+            with self.store.exclusive(host):
+                yield
+        else:
+            yield
+
+
+def list_hosts(store: ObjectStore) -> list[str]:
+    """The names of all hosts with a point, sorted; needs no keys."""
+    return sorted({parsed.host for info in store.list("points/") if (parsed := parse_name(info.name))})
+
+
+def list_points(store: ObjectStore, host: str) -> list[PointSummary]:
+    """All points of a host, newest last, from their names alone; needs no keys."""
+    names = (parse_name(info.name) for info in store.list(f"points/{check_host(host)}/"))
+    found = [PointSummary(id=n.digest, host=n.host, created=n.created / 1e6) for n in names if n is not None]
+    return sorted(found, key=lambda summary: summary.created)
+
+
+def read_repository_file(store: ObjectStore) -> RepositoryFile:
+    """``repo.json``, not yet verified. Raises NotFoundError, IntegrityError."""
+    try:
+        data = store.get(REPOSITORY)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"There is no Rekindle repository in {getattr(store, 'location', 'this place')}.",
+            hint="Check the path or address; 'rekindle repo init' makes one.",
+        ) from error
+    try:
+        file = msgspec.json.decode(data, type=RepositoryFile)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise IntegrityError(f"{REPOSITORY} is damaged: {error}.") from error
+    if file.version != 1:
+        raise IntegrityError(f"The repository has version {file.version}.", hint="A newer release may open it.")
+    if msgspec.json.encode(file) != data:
+        raise IntegrityError(f"{REPOSITORY} is damaged: it was altered after it was written.")
+    return file
+
+
+def verify_repository_file(file: RepositoryFile, keys: RepositoryKeys) -> None:
+    """Check the signature with our own key. Raises IntegrityError."""
+    try:
+        signature = bytes.fromhex(file.signature)
+        if signature.hex() != file.signature:
+            raise ValueError("not the digits that were written")
+        keys.signing_key.public_key().verify(signature, file.signed_bytes())
+    except (InvalidSignature, ValueError) as error:
+        raise IntegrityError(f"The signature of {REPOSITORY} is wrong: it was altered or replaced.") from error
+
+
+def read_verified(store: ObjectReader, name: str) -> bytes:
+    """A whole object, its bytes checked against the digest in its name. Raises IntegrityError, NotFoundError."""
+    data = store.get(name)
+    parsed = parse_name(name)
+    if parsed is None or digest(data) != parsed.digest:
+        raise IntegrityError(
+            f"'{name}' is damaged: its bytes are not those that were stored.",
+            hint="'rekindle repo check' tells which points are hurt; a copy of the repository may have it whole.",
+        )
+    return data
+
+
+def encode_key_file(key_file: KeyFile) -> bytes:
+    """The bytes of ``keys/<id>.json``: the JSON, and behind it the hex BLAKE3 of the JSON on a line of its own."""
+    encoded = msgspec.json.encode(key_file)
+    return encoded + b"\n" + digest(encoded).encode() + b"\n"
+
+
+def decode_key_file(data: bytes) -> KeyFile:
+    """Read ``keys/<id>.json``. Raises IntegrityError."""
+    encoded, _, check = data.partition(b"\n")
+    if check != digest(encoded).encode() + b"\n":
+        raise IntegrityError("A key file is damaged: its check sum is wrong.")
+    try:
+        return msgspec.json.decode(encoded, type=KeyFile)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise IntegrityError(f"A key file is damaged: {error}.") from error
+
+
+def _master_key(store: ObjectStore, secret: str) -> bytes:
+    kind = "recovery-key" if looks_like_recovery_key(secret) else "passphrase"
+    problem: Exception | None = None
+    for info in store.list("keys/"):
+        try:
+            key_file = decode_key_file(store.get(info.name))
+            if key_file.kind == kind:
+                return unwrap(key_file, secret)
+        except (AccessError, IntegrityError) as error:
+            problem = error if problem is None or isinstance(error, AccessError) else problem
+    if problem is not None:
+        raise problem
+    raise AccessError(f"The repository has no key that a {kind.replace('-', ' ')} opens.")
