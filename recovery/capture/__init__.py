@@ -1,0 +1,1 @@
+"""Disks of a host become a recovery point: sources, inventory, pipeline."""

@@ -1,0 +1,236 @@
+"""Capture: look at the disks, read what has data, send what the repository lacks, and commit the point last of all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from recovery import __version__
+from recovery.capture.crew import Channel, Crew, Stopped
+from recovery.capture.diskmap import DiskMap
+from recovery.capture.figures import STEP, Figures
+from recovery.capture.hashing import BATCH_BYTES, Batch, Worker
+from recovery.capture.inventory import Inventory, take_inventory
+from recovery.capture.packer import Packer
+from recovery.capture.parent import base_maps
+from recovery.capture.privately import in_private_mounts
+from recovery.capture.reader import chunk_runs
+from recovery.capture.request import CaptureRequest
+from recovery.capture.sources import Source, check_unchanged, open_sources
+from recovery.errors import AccessError, CancelledError
+from recovery.events import Listener, Message, StepFinished, StepStarted
+from recovery.format.chunk import chunk_size_for
+from recovery.format.mapcodec import encode_map
+from recovery.format.names import check_host, point_name
+from recovery.format.point import Consistency, DiskMapRef, Point, PointBody, PointDisk, PointHeader
+from recovery.layout import Content
+from recovery.repository.attention import RetryTeller, attended
+from recovery.repository.protocols import ChunkIndex
+from recovery.repository.repository import Repository
+from recovery.units import format_size
+
+POINT_VERSION = 1
+
+
+def capture(
+    repository: Repository, index: ChunkIndex, request: CaptureRequest, listener: Listener, cancel: threading.Event
+) -> Point:
+    """Capture the disks as one new point of the host. Nothing is visible before the point is committed.
+
+    Raises BusyError (a disk in use; another capture of this host finished meanwhile), DeviceError (a disk that cannot
+    be read or changed), SpaceError, UnreachableError, CancelledError, and what opening a source raises. What was
+    stored before an error is found again by the next capture. A server that does not answer is told of, and
+    ``cancel`` ends the wait for it.
+    """
+    retries = RetryTeller(listener, STEP)
+    with attended(repository.store, retries, cancel):
+        return _capture(repository, index, request, listener, cancel, retries)
+
+
+def _capture(
+    repository: Repository,
+    index: ChunkIndex,
+    request: CaptureRequest,
+    listener: Listener,
+    cancel: threading.Event,
+    retries: RetryTeller,
+) -> Point:
+    check_host(request.host)
+    started = time.time()
+    _check_access(repository, index, request.host, started)
+    with open_sources(request.disks, request.image_format) as sources:
+        inventory = _look(sources, request, listener)
+        parent = repository.latest(request.host)
+        bases = base_maps(repository, request.host, parent, sources, listener)
+        disks = []
+        for source in sources:
+            name, base = bases.get(source.name, ("", None))
+            chunk_size = base.chunk_size if base else chunk_size_for(source.size, repository.file.chunk_size)
+            disks.append(DiskMap(source, chunk_size, base, name))
+        _send(repository, index, disks, request, listener, cancel, retries)
+        for source in sources:
+            check_unchanged(source)
+        begun = time.monotonic()
+        listener(StepStarted(step="commit", title="Committing the recovery point", number=3, of=3))
+        refs: list[DiskMapRef] = []
+        described: list[PointDisk] = []
+        for disk in disks:
+            reference, facts = _finish_disk(repository, disk, inventory)
+            refs.append(reference)
+            described.append(facts)
+        header = PointHeader(
+            version=POINT_VERSION,
+            repository=repository.id,
+            host=request.host,
+            created=started,
+            parent=parent.id if parent else "",
+            maps=tuple(refs),
+        )
+        body = PointBody(
+            disks=tuple(described),
+            consistency=_consistency(request, sources),
+            firmware=request.firmware or inventory.firmware.firmware,
+            secure_boot=inventory.firmware.secure_boot,
+            system=inventory.system,
+            volume_groups=tuple(inventory.groups),
+            md_arrays=tuple(inventory.arrays),
+            vms=tuple(inventory.vms),
+            note=request.note,
+            captured_by=f"rekindle {__version__}",
+            duration=time.time() - started,
+        )
+        if cancel.is_set():
+            raise CancelledError("The capture was stopped; nothing of it is visible.", hint="Run it again.")
+        point = repository.commit(header, body)
+    listener(StepFinished(step="commit", summary=f"point {point.id[:12]}", seconds=time.monotonic() - begun))
+    return point
+
+
+def _check_access(repository: Repository, index: ChunkIndex, host: str, now: float) -> None:
+    """Ask for two things that only whoever may commit a point of this host may ask for: a capture that runs for hours
+    must not be refused at its end. Raises AccessError."""
+    index.lookup([bytes(32)])
+    try:
+        repository.store.size(point_name(host, now, "0" * 64))
+    except AccessError as error:
+        raise AccessError(
+            f"This login may not store points of host '{host}'.",
+            hint="Check --host, or log in as a user who may; see 'rekindle user list' on the server.",
+        ) from error
+
+
+def _look(sources: Sequence[Source], request: CaptureRequest, listener: Listener) -> Inventory:
+    begun = time.monotonic()
+    listener(StepStarted(step="inventory", title="Looking at the disks", number=1, of=3))
+    inventory = in_private_mounts(
+        lambda: take_inventory(sources, lambda text: listener(Message(text=text, level="warning", step="inventory")))
+    )
+    decision = inventory.firmware
+    if request.firmware:
+        text = f"Firmware: {request.firmware}, as asked for (the disks say {decision.firmware}: {decision.why})."
+    else:
+        text = f"Firmware: {decision.firmware}, because {decision.why}."
+    for words in (text, *(decision.notes if not request.firmware else ())):
+        listener(Message(text=words, step="inventory"))
+    summary = (
+        f"{len(sources)} disk{'s' if len(sources) != 1 else ''} with {format_size(sum(s.size for s in sources))}, "
+        f"{inventory.system.os_name or 'no known operating system'}, {len(inventory.vms)} VMs"
+    )
+    listener(StepFinished(step="inventory", summary=summary, seconds=time.monotonic() - begun))
+    return inventory
+
+
+def _consistency(request: CaptureRequest, sources: Sequence[Source]) -> Consistency:
+    if request.consistency:
+        return request.consistency
+    # Nobody writes to the sources (that was checked), but an LV may be a snapshot of a host that ran: claim less.
+    return "crash" if any(source.may_be_snapshot for source in sources) else "offline"
+
+
+def _send(
+    repository: Repository,
+    index: ChunkIndex,
+    disks: Sequence[DiskMap],
+    request: CaptureRequest,
+    listener: Listener,
+    cancel: threading.Event,
+    retries: RetryTeller,
+) -> None:
+    begun = time.monotonic()
+    listener(StepStarted(step=STEP, title="Capturing the disks", number=2, of=3))
+    figures = Figures(sum(disk.source.size for disk in disks), listener, retries)
+    crew = Crew(cancel)
+    packer = Packer(repository, index, crew, figures, request.uploaders)
+    batches: Channel[Batch] = Channel(crew, request.workers)
+    told = threading.Event()
+    teller = threading.Thread(target=figures.tell_until, args=(told,), name="capture-figures", daemon=True)
+    teller.start()
+    try:
+        workers = [
+            crew.start(
+                f"capture-worker-{number}",
+                lambda: Worker(repository, index, packer, crew, figures, request.level).run(batches),
+            )
+            for number in range(request.workers)
+        ]
+        for number in range(request.uploaders):
+            crew.start(f"capture-upload-{number}", packer.upload)
+        try:
+            _feed(disks, batches, figures)
+            for worker in workers:
+                crew.join(worker)
+            packer.flush()
+        except Stopped:
+            pass
+        except BaseException as error:
+            crew.fail(error)
+        crew.finish()
+    finally:
+        told.set()
+        teller.join()
+    figures.tell()
+    summary = f"{format_size(figures.transferred)} sent, {format_size(figures.skipped)} needed no sending"
+    listener(StepFinished(step=STEP, summary=summary, seconds=time.monotonic() - begun))
+
+
+def _feed(disks: Sequence[DiskMap], batches: Channel[Batch], figures: Figures) -> None:
+    """Cut the disks into batches; holes are settled here without being read."""
+    for disk in disks:
+        figures.note = disk.source.name if len(disks) > 1 else ""
+        size = max(1, BATCH_BYTES // disk.chunk_size)
+        for first, count, has_data in chunk_runs(disk.source, disk.chunk_size):
+            if has_data:
+                for start in range(first, first + count, size):
+                    batches.put(Batch(disk, start, min(size, first + count - start)))
+            else:
+                disk.set_hole(first, count)
+                length = min(disk.source.size, (first + count) * disk.chunk_size) - first * disk.chunk_size
+                figures.look_at(length)
+                figures.skip(length)
+    batches.close()
+
+
+def _finish_disk(repository: Repository, disk: DiskMap, inventory: Inventory) -> tuple[DiskMapRef, PointDisk]:
+    source = disk.source
+    chunk_map = disk.finish()
+    parent = (disk.base_name, disk.base) if disk.base is not None else None
+    name = repository.put_map(encode_map(chunk_map, repository.keys, parent=parent))
+    facts = PointDisk(
+        name=source.name,
+        size=source.size,
+        sector_size=inventory.sector_sizes.get(source.name, source.sector_size),
+        chunk_size=disk.chunk_size,
+        root=chunk_map.root().hex(),
+        # Of a file its name only: the path would say more about the place of capture than about the host.
+        device=str(source.given) if source.is_device else source.given.name,
+        used=chunk_map.used(),
+        changed=disk.changed,
+        stored=disk.stored,
+        table=inventory.tables[source.name],
+        content=next((volume.content for volume in inventory.volumes if volume.name == source.name), Content()),
+        model=source.identity.model,
+        serial=source.identity.serial,
+        wwn=source.identity.wwn,
+    )
+    return DiskMapRef(disk=source.name, map=name), facts
