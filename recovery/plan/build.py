@@ -1,0 +1,116 @@
+"""(point, machine, choices) -> RestorePlan with everything found wrong. Pure: the same input gives the same plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from blake3 import blake3
+
+from recovery.format.point import Point, PointDisk
+from recovery.machine.model import Machine
+from recovery.plan import checks
+from recovery.plan.checks import BOOT_TYPES
+from recovery.plan.losses import losses
+from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
+from recovery.units import format_size
+
+_ORDER = {"error": 0, "warning": 1, "info": 2}
+
+
+#: The steps of adaptation where nobody says more: (id, title).
+_ADAPTATION = (("adapt", "Make the host start on this machine"),)
+
+
+def build_plan(
+    point: Point, machine: Machine, choices: Choices, *, adaptation: Sequence[tuple[str, str]] = _ADAPTATION
+) -> RestorePlan:
+    """Plan the restore. Never raises for a bad choice: what is wrong is in ``problems``.
+
+    ``adaptation`` are (id, title) of the steps that make the host boot; the engine gives those of ``recovery.adapt``.
+    """
+    chosen = (
+        (source, target)
+        for source in point.body.disks
+        if source.name in choices.targets and (target := machine.disk(choices.targets[source.name])) is not None
+    )
+    # What the machine starts from comes last: until all disks are complete there is nothing to start.
+    pairs = tuple(sorted(chosen, key=lambda pair: has_boot_loader(pair[0])))
+    problems = [
+        *checks.check_choices(point, machine, choices),
+        *(problem for source, target in pairs for problem in checks.check_target(source, target, machine)),
+        *checks.check_fit(point, pairs, machine),
+        *checks.check_names(point, pairs, machine),
+        *checks.check_left_out(point, choices),
+        *checks.check_adaptation(pairs, choices),
+        *checks.check_growth(pairs, choices),
+        *checks.check_memory_for_speed(machine),
+    ]
+    assignments = tuple(
+        DiskAssignment(source=source, target=target, losses=losses(target, machine)) for source, target in pairs
+    )
+    return sealed(
+        RestorePlan(
+            id="",
+            choices=choices,
+            assignments=assignments,
+            steps=_steps(assignments, choices, adaptation),
+            problems=sorted_problems(problems),
+            logical=sum(source.size for source, _ in pairs),
+            used=sum(source.used for source, _ in pairs),
+        )
+    )
+
+
+def has_boot_loader(disk: PointDisk) -> bool:
+    """Whether firmware may start something from it: an EFI system, BIOS boot or active partition."""
+    return any(part.type in BOOT_TYPES or "boot" in part.flags for part in disk.table.partitions)
+
+
+def with_problems(plan: RestorePlan, problems: Iterable[Problem]) -> RestorePlan:
+    """The plan with problems that had to be asked for; its id changes."""
+    return sealed(msgspec.structs.replace(plan, problems=sorted_problems([*plan.problems, *problems])))
+
+
+def sorted_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The worst first."""
+    return tuple(sorted(problems, key=lambda problem: _ORDER[problem.severity]))
+
+
+def sealed(plan: RestorePlan) -> RestorePlan:
+    """The plan with the digest of its content as its id."""
+    content = msgspec.json.encode(msgspec.structs.replace(plan, id=""), order="deterministic")
+    return msgspec.structs.replace(plan, id=blake3(content).hexdigest())
+
+
+def _steps(
+    assignments: tuple[DiskAssignment, ...], choices: Choices, adaptation: Sequence[tuple[str, str]]
+) -> tuple[PlanStep, ...]:
+    steps = [
+        PlanStep(
+            id="open",
+            title="Open the targets",
+            detail="Look at every target once more, stop LVM and RAID on them, and refuse if anything has changed",
+        )
+    ]
+    for assignment in assignments:
+        source, target = assignment.source, assignment.target
+        steps.append(
+            PlanStep(
+                id=f"stream:{source.name}",
+                title=f"Restore {source.name} to {target.path}",
+                detail=f"{format_size(source.used)} of content, {format_size(source.size - source.used)} of zeros"
+                + (", compared with what the disk holds: only what differs is fetched" if choices.compare else ""),
+                destructive=True,
+            )
+        )
+    if choices.adapt:
+        steps += [PlanStep(id=id, title=title) for id, title in adaptation]
+    elif any(assignment.target.bus != "file" for assignment in assignments):
+        steps.append(
+            PlanStep(
+                id="settle", title="Read the partition tables anew", detail="Wait until the kernel sees the disks"
+            )
+        )
+    steps.append(PlanStep(id="prove", title="Report what was done and verified"))
+    return tuple(steps)

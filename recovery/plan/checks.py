@@ -1,0 +1,346 @@
+"""Everything that can be found wrong by looking at point, machine and choices. Each check is a pure function.
+
+Codes are stable; docs/operations.md and scripts may rely on them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import combinations
+
+from recovery.format.point import Point, PointDisk
+from recovery.layout import Content
+from recovery.machine.identity import same_device
+from recovery.machine.model import Disk, Machine
+from recovery.plan.losses import losses
+from recovery.plan.model import Choices, Problem
+from recovery.units import GIB, MIB, format_size
+
+Pairs = tuple[tuple[PointDisk, Disk], ...]
+
+_MINIMUM_MEMORY = 512 * MIB
+_BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
+_ESP = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
+#: Types of the partitions that hold what firmware starts.
+BOOT_TYPES = (_BIOS_BOOT, *_ESP)
+
+
+def short_name(disk: Disk) -> str:
+    """A disk as a person knows it: ``/dev/sda (Samsung SSD 870, 465 GiB, serial S5Y1)``."""
+    words = [word for word in (disk.model, format_size(disk.size)) if word]
+    if disk.serial:
+        words.append(f"serial {disk.serial}")
+    return f"{disk.path} ({', '.join(words)})"
+
+
+def check_choices(point: Point, machine: Machine, choices: Choices) -> Iterator[Problem]:
+    """Names that must exist, and exist once."""
+    names = [disk.name for disk in point.body.disks]
+    if not choices.targets:
+        yield Problem(
+            severity="error",
+            code="nothing-to-restore",
+            what="No target disk was chosen.",
+            why="A restore needs at least one disk of the point and the disk that it goes to.",
+            todo=f"Choose a target for one of {', '.join(names)}.",
+        )
+    for name in choices.targets:
+        if name not in names:
+            yield Problem(
+                severity="error",
+                code="unknown-disk",
+                what=f"The point has no disk '{name}'.",
+                why=f"Its disks are {', '.join(names)}.",
+                todo="Choose one of them.",
+            )
+    used: dict[str, list[str]] = defaultdict(list)
+    for name, target in choices.targets.items():
+        found = machine.disk(target)
+        if found is None:
+            yield Problem(
+                severity="error",
+                code="target-missing",
+                what=f"The target '{target}' of {name} is not there.",
+                why="No disk of this machine has that id or path.",
+                todo="Look at the disks with 'rekindle machine', check the cabling, and choose again.",
+            )
+        used[found.id if found else target].append(name)
+    for one, other in combinations([disk for name in choices.targets.values() if (disk := machine.disk(name))], 2):
+        if same_device(one, other):
+            yield Problem(
+                severity="error",
+                code="same-target-twice",
+                what=f"{one.path} and {other.path} are two paths to the same disk (WWN {one.wwn}).",
+                why="What goes to the second would overwrite the first.",
+                todo="Choose a different target for each.",
+            )
+    for target, disks in used.items():
+        if len(disks) > 1:
+            yield Problem(
+                severity="error",
+                code="same-target-twice",
+                what=f"{' and '.join(disks)} would go to the same target {target}.",
+                why="The second would overwrite the first.",
+                todo="Choose a different target for each.",
+            )
+
+
+def check_target(source: PointDisk, target: Disk, machine: Machine) -> Iterator[Problem]:
+    """May this disk be written, and does the source fit on it?"""
+    name = short_name(target)
+    other = "Choose another target."
+    if target.boot_medium:
+        yield Problem(
+            severity="error",
+            code="target-is-boot-medium",
+            what=f"{name} is the medium this system runs from.",
+            why="Overwriting it would stop the restore in the middle.",
+            todo=other,
+        )
+    if target.repository:
+        yield Problem(
+            severity="error",
+            code="target-holds-repository",
+            what=f"{name} holds the repository {target.repository[:16]}.",
+            why="A disk with backups on it is never overwritten.",
+            todo=other,
+        )
+    if target.busy and not (target.boot_medium or target.repository):
+        yield Problem(
+            severity="error",
+            code="target-busy",
+            what=f"{name} is in use.",
+            why=" ".join(target.busy),
+            todo="Unmount or stop what uses it, or choose another target.",
+        )
+    for twin in (disk for disk in machine.disks if same_device(target, disk)):
+        if twin.busy or twin.boot_medium or twin.repository:
+            yield Problem(
+                severity="error",
+                code="target-busy",
+                what=f"{name} is the same disk as {twin.path} (WWN {twin.wwn}), which is in use.",
+                why=" ".join(twin.busy) or "It is the boot medium, or holds a repository.",
+                todo="Unmount or stop what uses it, or choose another target.",
+            )
+    if target.read_only:
+        yield Problem(
+            severity="error",
+            code="target-read-only",
+            what=f"{name} is read-only.",
+            why="The kernel or a switch on the device forbids writing.",
+            todo="Turn write protection off, or choose another target.",
+        )
+    if target.size < source.size:
+        yield Problem(
+            severity="error",
+            code="target-too-small",
+            what=f"{name} is too small for {source.name}.",
+            why=f"It has {target.size} bytes, {source.size - target.size} fewer than the {source.size} needed "
+            f"({format_size(target.size)} against {format_size(source.size)}).",
+            todo="Choose a disk of at least that size; shrinking is not possible yet.",
+        )
+    if target.sector_size != source.sector_size:
+        yield Problem(
+            severity="error",
+            code="sector-size-differs",
+            what=f"{name} has sectors of {target.sector_size} bytes, {source.name} had {source.sector_size}.",
+            why="Partition table and boot loader count in sectors, so the host would not be found on it.",
+            todo="Choose a disk with the same sector size; many NVMe disks can be reformatted with 'nvme format'.",
+        )
+    lost = losses(target, machine)
+    if lost:
+        yield Problem(
+            severity="warning",
+            code="target-has-data",
+            what=f"Everything on {name} will be lost.",
+            why=" ".join(lost),
+            todo="Go on only if nobody needs it.",
+        )
+
+
+def check_fit(point: Point, pairs: Pairs, machine: Machine) -> Iterator[Problem]:
+    """Does the host fit this machine: firmware, architecture, memory, Secure Boot?"""
+    if 0 < machine.memory < _MINIMUM_MEMORY:
+        yield Problem(
+            severity="error",
+            code="memory-low",
+            what=f"This machine has only {format_size(machine.memory)} of memory.",
+            why=f"A restore needs {format_size(_MINIMUM_MEMORY)}.",
+            todo="Restore on a machine with more memory.",
+        )
+    if not any(target.bus != "file" for _, target in pairs):
+        return
+    body = point.body
+    if body.system.architecture != machine.architecture:
+        yield Problem(
+            severity="error",
+            code="architecture-differs",
+            what=f"The host is for {body.system.architecture}, this machine is {machine.architecture}.",
+            why="Its programs can't run here.",
+            todo=f"Restore on a machine with {body.system.architecture} processors.",
+        )
+    yield from _check_firmware(point, pairs, machine)
+    if machine.firmware == "uefi" and body.firmware == "uefi" and machine.secure_boot and not body.secure_boot:
+        yield Problem(
+            severity="warning",
+            code="secure-boot-on",
+            what="Secure Boot is on in this machine, and was off in the host.",
+            why="The host may have a boot loader, kernel or modules without a signature, which will be refused.",
+            todo="If it does not start, turn Secure Boot off in the firmware setup.",
+        )
+    if machine.firmware == "uefi" and body.secure_boot and not machine.secure_boot:
+        yield Problem(
+            severity="info",
+            code="secure-boot-off",
+            what="Secure Boot is off in this machine, and was on in the host.",
+            why="The host starts all the same, without that protection.",
+            todo="Turn it on in the firmware setup afterwards.",
+        )
+
+
+def _check_firmware(point: Point, pairs: Pairs, machine: Machine) -> Iterator[Problem]:
+    was, now = point.body.firmware, machine.firmware
+    if "unknown" in (was, now):
+        yield Problem(
+            severity="warning",
+            code="firmware-unknown",
+            what="Whether the host's firmware mode and this machine's are the same is not known.",
+            why=f"The host was captured with firmware '{was}', this machine has '{now}'.",
+            todo="If it does not start, try the other mode (UEFI or legacy BIOS) in the firmware setup.",
+        )
+        return
+    if was == now:
+        return
+    types = {partition.type.lower() for source, _ in pairs for partition in source.table.partitions}
+    names = {"bios": "legacy BIOS", "uefi": "UEFI"}
+    both = _BIOS_BOOT in types and bool(types.intersection(_ESP))
+    yield Problem(
+        severity="warning" if both else "error",
+        code="firmware-differs",
+        what=f"The host started with {names[was]}, this machine runs with {names[now]}.",
+        why="It has partitions for both, so it may start; that was not tried."
+        if both
+        else f"It has no boot loader for {names[now]}.",
+        todo=f"Switch this machine to {names[was]} in its firmware setup and start the medium again.",
+    )
+
+
+def check_names(point: Point, pairs: Pairs, machine: Machine) -> Iterator[Problem]:
+    """Names that would exist twice once the host is here: volume groups and filesystem UUIDs on remaining disks."""
+    if not any(target.bus != "file" for _, target in pairs):
+        return
+    overwritten = {target.id for _, target in pairs}
+    remaining = [disk for disk in machine.disks if disk.id not in overwritten and disk.bus != "file"]
+    restored_pvs = {content.uuid for source, _ in pairs for content in _contents(source)}
+    for group in point.body.volume_groups:
+        holders = [disk for disk in remaining if group.name in disk.volume_groups]
+        if holders and (not group.pv_uuids or restored_pvs.intersection(group.pv_uuids)):
+            yield Problem(
+                severity="error",
+                code="lvm-name-clash",
+                what=f"A volume group {group.name} exists on {', '.join(short_name(d) for d in holders)} as well.",
+                why="LVM cannot tell two groups of the same name apart, so the host may start from the wrong one.",
+                todo="Detach that disk, rename its group with 'vgrename', or choose it as the target.",
+            )
+    wanted = {content.uuid for source, _ in pairs for content in _contents(source) if content.uuid and content.kind}
+    for disk in remaining:
+        here = [disk.content.uuid, *(p.content.uuid for p in disk.table.partitions)]
+        same = [uuid for uuid in here if uuid in wanted]
+        if same:
+            yield Problem(
+                severity="warning",
+                code="duplicate-uuid",
+                what=f"{short_name(disk)} holds filesystems with the same UUIDs as the host's.",
+                why=f"The host may mount those instead of the restored ones: {', '.join(same)}.",
+                todo="Detach that disk before the host is started.",
+            )
+
+
+def _contents(disk: PointDisk) -> list[Content]:
+    """What lies on a disk: on the whole of it, or in its partitions."""
+    return [disk.content, *(partition.content for partition in disk.table.partitions)]
+
+
+def check_left_out(point: Point, choices: Choices) -> Iterator[Problem]:
+    """Disks of the point without a target."""
+    restored = {d.name for d in point.body.disks if d.name in choices.targets}
+    if not restored:
+        return
+    needed = needed_to_start(point)
+    for disk in point.body.disks:
+        if disk.name in restored:
+            continue
+        essential = disk.name in needed
+        yield Problem(
+            severity="error" if essential and choices.adapt else "warning",
+            code="disk-not-restored",
+            what=f"{disk.name} ({disk.device or 'disk'}, {format_size(disk.size)}) is not restored.",
+            why=f"It holds {needed[disk.name]}, so the host would not start."
+            if essential
+            else "What lies on it will be missing on the host.",
+            todo="Choose a target for it"
+            + (", or restore without making the host start here." if essential else ", if it is needed."),
+        )
+
+
+def needed_to_start(point: Point) -> dict[str, str]:
+    """Disks that the host can't start without -> what they hold (``the root filesystem``)."""
+    facts = point.body.system
+    needed: dict[str, str] = {}
+    for where, what in (
+        (facts.esp, "the EFI system partition"),
+        (facts.boot, "/boot"),
+        (facts.root, "the root file system"),
+    ):
+        if where and "/" not in where:  # "disk1:2", or a whole disk
+            needed[where.partition(":")[0]] = what
+            continue
+        pvs = next((g.pv_uuids for g in point.body.volume_groups if g.name == where.partition("/")[0]), ())
+        for disk in point.body.disks:
+            if any(content.uuid in pvs for content in _contents(disk) if content.uuid):
+                needed[disk.name] = f"a part of the volume group with {what}"
+    return needed
+
+
+def check_growth(pairs: Pairs, choices: Choices) -> Iterator[Problem]:
+    """What becomes of the room that is left on a larger target."""
+    for source, target in pairs:
+        extra = target.size - source.size
+        if extra < MIB or target.bus == "file":
+            continue
+        last = source.table.partitions[-1] if source.table.partitions else None
+        grows = choices.grow and choices.adapt and last is not None
+        yield Problem(
+            severity="info",
+            code="target-larger",
+            what=f"{target.path} is {format_size(extra)} larger than {source.name}.",
+            why=f"Its last partition (number {last.number}, {last.content.kind or 'unknown content'}) and what lies "
+            "on it will be grown."
+            if grows and last
+            else "The rest stays unused.",
+        )
+
+
+def check_adaptation(pairs: Pairs, choices: Choices) -> Iterator[Problem]:
+    """Adaptation works on disks of the machine that the host will start on."""
+    files = [target.path for _, target in pairs if target.bus == "file"]
+    if choices.adapt and files:
+        yield Problem(
+            severity="error",
+            code="adapt-needs-device",
+            what=f"A host restored to a file ({', '.join(files)}) can't be adapted here.",
+            why="Adaptation makes it start on the machine in which its disks are.",
+            todo="Restore without adaptation, and run 'rekindle adapt' on the machine that gets the image.",
+        )
+
+
+def check_memory_for_speed(machine: Machine) -> Iterator[Problem]:
+    """Enough to work, but not much to work with."""
+    if _MINIMUM_MEMORY <= machine.memory < GIB:
+        yield Problem(
+            severity="info",
+            code="memory-scarce",
+            what=f"This machine has {format_size(machine.memory)} of memory.",
+            why="The restore works with fewer parallel reads and is slower.",
+        )

@@ -1,0 +1,90 @@
+"""What a plan is: plain data that is printed, checked and then executed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from recovery.format.point import PointDisk
+from recovery.machine.model import Disk
+
+Severity = Literal["error", "warning", "info"]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Something found wrong before the first write. An ``error`` forbids the restore.
+
+    ``code`` is stable (``target-too-small``); ``what`` and ``why`` are sentences, ``todo`` says what to do next.
+    """
+
+    severity: Severity
+    code: str
+    what: str
+    why: str = ""
+    todo: str = ""
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator chose. ``targets`` maps a point's disk name to a ``Disk.id`` of the machine; a disk of the
+    point that is not in it is not restored."""
+
+    host: str
+    point: str
+    targets: dict[str, str]
+    adapt: bool = True
+    grow: bool = True
+    """Grow the last partition, and what lies on it, onto a larger disk."""
+    verify: bool = False
+    """Read back all of every disk afterwards, and compare its Merkle root with the signed one."""
+    skip_damaged: bool = False
+    """Leave as zeros what no copy of the repository has, and tell what that was, instead of stopping."""
+    compare: bool = False
+    """Compare the targets with the point in any case, and fetch only what differs; else a sample decides."""
+    restore: bool = True
+    """False: what lies on the targets stays, and only the adaptation runs."""
+
+
+class DiskAssignment(msgspec.Struct, frozen=True, kw_only=True):
+    """One disk of the point and the target disk that it goes to. ``losses`` says in sentences what is lost."""
+
+    source: PointDisk
+    target: Disk
+    losses: tuple[str, ...] = ()
+
+
+class PlanStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A step that the engine will take; ``id`` is what its progress events are tagged with."""
+
+    id: str
+    title: str
+    detail: str = ""
+    destructive: bool = False
+
+
+class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole plan. ``id`` is a digest of the content, so that what was confirmed is what is run.
+
+    ``logical`` is bytes of all disks, ``used`` the bytes that are not zero in the point.
+    """
+
+    id: str
+    choices: Choices
+    assignments: tuple[DiskAssignment, ...]
+    steps: tuple[PlanStep, ...]
+    problems: tuple[Problem, ...]
+    logical: int
+    used: int
+
+    @property
+    def allowed(self) -> bool:
+        """No problem forbids the first write."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+
+class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
+    """The target suggested for a disk of the point and why; ``target`` is empty when nothing fits."""
+
+    disk: str
+    target: str
+    reason: str
