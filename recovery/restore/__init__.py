@@ -1,0 +1,1 @@
+"""The hot path of a restore: fetch, decode, verify, write."""
