@@ -1,0 +1,200 @@
+"""The block devices that lie on the restored disks, and how a host's names for them (fstab, root=) are resolved.
+
+Only restored disks are looked at: another disk of the machine may well carry the same UUIDs, labels or volume group
+names - the old disk of the same host, for instance.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recovery.commands import run
+from recovery.errors import CommandError
+from recovery.format.point import PointDisk
+from recovery.machine.model import Disk
+
+
+@dataclass(frozen=True)
+class Node:
+    """A block device: a disk, a partition, an LV or an md array. ``disk`` is the point's disk name.
+
+    ``kind`` is lsblk's TYPE (``disk``, ``part``, ``lvm``, ``raid1``, ``crypt`` ...), ``content`` is blkid's TYPE.
+    """
+
+    path: str
+    kind: str
+    size: int
+    disk: str = ""
+    number: int = 0
+    content: str = ""
+    uuid: str = ""
+    label: str = ""
+    part_uuid: str = ""
+    part_label: str = ""
+    parent: str = ""
+    mounted: tuple[str, ...] = ()
+
+    @property
+    def lv_names(self) -> tuple[str, ...]:
+        """All the names under which LVM shows this LV; empty for other nodes."""
+        if self.kind != "lvm":
+            return ()
+        names = split_mapper_name(self.path.removeprefix("/dev/mapper/"))
+        return (self.path, f"/dev/{names[0]}/{names[1]}") if names else (self.path,)
+
+
+def partition_path(disk: str, number: int) -> str:
+    """``/dev/sda``, 2 -> ``/dev/sda2``; ``/dev/nvme0n1``, 2 -> ``/dev/nvme0n1p2``."""
+    return f"{disk}{'p' if disk[-1].isdigit() else ''}{number}"
+
+
+def split_mapper_name(name: str) -> tuple[str, str] | None:
+    """``vg--a-lv`` -> (``vg-a``, ``lv``): LVM doubles the hyphens within names. None when it is no LV's name."""
+    parts = re.split(r"(?<!-)-(?!-)", name)
+    if len(parts) != 2:
+        return None
+    return parts[0].replace("--", "-"), parts[1].replace("--", "-")
+
+
+def scan(targets: Mapping[str, Disk]) -> tuple[Node, ...]:
+    """Every block device on the target disks, parents before children. Raises CommandError."""
+    nodes: dict[str, Node] = {}
+    for name, disk in targets.items():
+        done = run(
+            ["lsblk", "--json", "--bytes", "--output", "PATH,TYPE,SIZE,MOUNTPOINTS", "--tree=PATH", disk.path],
+            check=False,
+        )
+        if not done:
+            raise CommandError(
+                f"The disk {disk.path} cannot be listed: {done.stderr.strip()}.",
+                hint="Is it still connected? 'lsblk' shows the disks of this machine.",
+            )
+        for device in json.loads(done.stdout)["blockdevices"]:
+            _collect(device, name, "", nodes)
+    return tuple(nodes.values())
+
+
+def _collect(device: Mapping[str, Any], disk: str, parent: str, nodes: dict[str, Node]) -> None:
+    path = str(device["path"])
+    if path not in nodes:  # an md array or a spanning LV hangs under each of its disks
+        facts = probe(path)
+        nodes[path] = Node(
+            path=path,
+            kind=str(device["type"]),
+            size=int(device["size"] or 0),
+            disk=disk,
+            number=int(facts.get("PART_ENTRY_NUMBER", "0")) if device["type"] == "part" else 0,
+            content=facts.get("TYPE", ""),
+            uuid=facts.get("UUID", ""),
+            label=facts.get("LABEL", ""),
+            part_uuid=facts.get("PART_ENTRY_UUID", "").lower(),
+            part_label=facts.get("PART_ENTRY_NAME", ""),
+            parent=parent,
+            mounted=tuple(place for place in device.get("mountpoints") or () if place),
+        )
+    for child in device.get("children", ()):
+        _collect(child, disk, path, nodes)
+
+
+def probe(path: str) -> dict[str, str]:
+    """What blkid reads from the device itself now (its cache and udev's may be older than the restore)."""
+    done = run(["blkid", "-p", "-o", "export", path], check=False)
+    pairs = (line.partition("=") for line in done.stdout.splitlines())
+    return {key: re.sub(r"\\(.)", r"\1", value) for key, _, value in pairs}
+
+
+_BY = {"UUID": "uuid", "LABEL": "label", "PARTUUID": "part_uuid", "PARTLABEL": "part_label"}
+
+
+def resolve(spec: str, nodes: Iterable[Node], disks: Sequence[PointDisk] = (), content: str = "") -> Node | None:
+    """The node that a host's name for a device means, or None.
+
+    Names that survive (``UUID=``, ``LABEL=``, ``/dev/mapper/vg-lv``, ``/dev/disk/by-uuid/...``) are looked up;
+    names that do not (``/dev/sda2``, ``/dev/disk/by-id/...-part2``) are read against the captured ``disks``.
+    ``content`` is the filesystem type that the host expects there: a guess that contradicts it is no answer.
+    """
+    spec = spec.strip().strip("\"'")
+    nodes = tuple(nodes)
+    if match := re.fullmatch(r"/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)", spec):
+        spec = f"{match[1].upper()}={_unescape(match[2])}"
+    key, equals, value = spec.partition("=")
+    if equals and key.upper() in _BY:
+        field, value = _BY[key.upper()], value.strip("\"'")
+        same = [n for n in nodes if getattr(n, field) and getattr(n, field).lower() == value.lower()]
+        # A member of a mirror shows its array's content too: the array is what is meant.
+        members = {n.parent for n in same}
+        return next((n for n in same if n.path not in members), None)
+    for node in nodes:
+        if spec in node.lv_names or (node.kind.startswith("raid") and spec == node.path):
+            return node
+    if match := re.fullmatch(r"/dev/md/?(?:[^/:]+:)?([^/]+)", spec):
+        # The array's own name (``host:0`` in its members), whatever number it got on the medium.
+        members = {n.path for n in nodes if n.content == "linux_raid_member" and n.label.split(":")[-1] == match[1]}
+        return next((n for n in nodes if n.kind.startswith("raid") and n.parent in members), None)
+    guess = _by_unstable_name(spec, nodes, disks)
+    if guess and content not in ("", "auto", "none") and guess.content and guess.content != content:
+        return None
+    return guess
+
+
+def is_unstable(spec: str) -> bool:
+    """Whether a device name cannot survive a move to other disks, buses or ports."""
+    spec = spec.strip().strip("\"'")
+    return bool(
+        re.fullmatch(r"/dev/(?:(?:s|v|h|xv)d[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?)", spec)
+        or re.match(r"/dev/disk/by-(?:id|path)/", spec)
+    )
+
+
+def _by_unstable_name(spec: str, nodes: Sequence[Node], disks: Sequence[PointDisk]) -> Node | None:
+    found = _disk_and_number(spec, disks)
+    if not found:
+        return None
+    disk, number = found
+    kind = "part" if number else "disk"
+    return next((n for n in nodes if n.disk == disk and n.kind == kind and n.number == number), None)
+
+
+def _disk_and_number(spec: str, disks: Sequence[PointDisk]) -> tuple[str, int] | None:
+    """The point's disk name and the partition number (0 = the whole disk) that an unstable name meant."""
+    if match := re.fullmatch(r"/dev/((?:s|v|h|xv)d([a-z]+))(\d*)", spec):
+        number = int(match[3] or 0)
+        index = 0
+        for letter in match[2]:
+            index = index * 26 + ord(letter) - ord("a") + 1
+        return _pick(disks, f"/dev/{match[1]}", index - 1, number)
+    if match := re.fullmatch(r"/dev/((?:nvme|mmcblk)(\d+)(?:n\d+)?)(?:p(\d+))?", spec):
+        return _pick(disks, f"/dev/{match[1]}", int(match[2]), int(match[3] or 0))
+    if match := re.fullmatch(r"/dev/disk/by-(id|path)/(.+?)(?:-part(\d+))?", spec):
+        number = int(match[3] or 0)
+        flat = _flat(match[2])
+        named = [d for d in disks if any(_flat(v) and _flat(v) in flat for v in (d.serial, d.wwn))]
+        if len(named) == 1:
+            return named[0].name, number
+        # A host's only disk, captured as an image that knows no serial. Otherwise it may be a disk never captured.
+        if len(disks) == 1 and (match[1] == "path" or not (disks[0].serial or disks[0].wwn)):
+            return disks[0].name, number
+    return None
+
+
+def _pick(disks: Sequence[PointDisk], device: str, index: int, number: int) -> tuple[str, int] | None:
+    """By the device it was captured from; where that is not known (an image), the n-th disk."""
+    for disk in disks:
+        if disk.device == device:
+            return disk.name, number
+    if any(disk.device.startswith(device[: len("/dev/sd")]) for disk in disks):
+        return None  # the names of that kind are known, and this is none of them
+    return (disks[index].name, number) if index < len(disks) else None
+
+
+def _flat(text: str) -> str:
+    return re.sub(r"[^0-9a-z]", "", text.lower().removeprefix("0x"))
+
+
+def _unescape(text: str) -> str:
+    """udev writes a blank in a link's name as ``\\x20``."""
+    return re.sub(r"\\x([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), text)

@@ -1,0 +1,189 @@
+"""Step: the restored system is mounted at its place, as its own fstab says, with what its programs need around it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recovery.adapt.devices import Node, resolve
+from recovery.adapt.host import HostTree
+from recovery.adapt.model import Job
+from recovery.adapt.names import Mount, parse_fstab
+from recovery.commands import run
+from recovery.errors import CommandError, NotFoundError
+
+TITLE = "Mount the restored system"
+
+_FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs")
+
+#: Parts of the system that updating initramfs and bootloader needs. Data is not mounted: what is not touched
+#: cannot be hurt.
+_NEEDED = ("/boot", "/boot/efi", "/efi", "/usr", "/var", "/var/lib", "/var/tmp")  # noqa: S108
+
+_EFIVARS = Path("/sys/firmware/efi/efivars")
+
+
+def mount_system(job: Job, target: Path) -> str:
+    """Find the root, mount it and what belongs to it below ``target``, fill in ``job.host``, ``.root``, ``.esp``.
+
+    A disk without a Linux system is no error: ``job.host`` stays None. Raises NotFoundError when the point names
+    a root that is not there, CommandError when mounting fails.
+    """
+    found = find_root(job)
+    if found is None:
+        return _no_root(job)
+    job.root, options = found
+    target.mkdir(parents=True, exist_ok=True)
+    _mount(job.root, target, options)
+    host = HostTree(target)
+    mounts = parse_fstab(host.read("/etc/fstab") or "")
+    for entry in sorted((m for m in mounts if m.point in _NEEDED), key=lambda m: m.point.count("/")):
+        _mount_entry(job, host, entry)
+    _mount_unlisted_esp(job, host)
+    _bind(job, host)
+    job.host = host
+    return f"The system on {job.root.path} is mounted."
+
+
+def find_root(job: Job) -> tuple[Node, str] | None:
+    """The root's node and the mount options it needs (a btrfs subvolume)."""
+    if job.request.point.body.system.root:
+        # Never another one instead: the next best filesystem with a system on it is that of a VM on a volume.
+        named = _named_root(job)
+        candidates = [named] if named else []
+    else:
+        candidates = [n for n in job.nodes if n.content in _FILESYSTEMS and not _is_member(n, job)]
+    for node in candidates:
+        for options in ("", "subvol=@rootfs", "subvol=@", "subvol=root") if node.content == "btrfs" else ("",):
+            if _looks_like_root(node, options):
+                return node, options
+    return None
+
+
+def _named_root(job: Job) -> Node | None:
+    """The root as the recovery point names it, when a filesystem is there."""
+    node = _captured_node(job, job.request.point.body.system.root)
+    return node if node and node.content in _FILESYSTEMS else None
+
+
+def _captured_node(job: Job, name: str) -> Node | None:
+    """The node of a recovery point's name for it: ``disk1`` (the whole disk), ``disk1:2`` or ``vg0/root``."""
+    disk, colon, number = name.partition(":")
+    if name and not colon and "/" not in name:
+        return next((n for n in job.nodes if n.disk == disk and n.kind in ("disk", "loop")), None)
+    if colon and number.isdigit():
+        return next((n for n in job.nodes if n.disk == disk and n.kind == "part" and n.number == int(number)), None)
+    return resolve(f"/dev/{name}", job.nodes) if "/" in name else None
+
+
+def _is_member(node: Node, job: Job) -> bool:
+    return any(n.parent == node.path for n in job.nodes)
+
+
+def _looks_like_root(node: Node, options: str) -> bool:
+    """fstab (or an os-release) and an init: VM images on LVs have them too, hence the point's own word goes first."""
+    with place_to_mount("look") as folder:
+        # norecovery is not used: a log that was not replayed may hide the very files.
+        if not run(["mount", "-o", ",".join(filter(None, ("ro", options))), node.path, folder], check=False):
+            return False
+        host = HostTree(folder)
+        return host.exists("/etc/fstab") and any(
+            host.exists(p) or host.path(p).is_symlink() for p in ("/sbin/init", "/usr/lib/systemd/systemd", "/usr")
+        )
+
+
+def _no_root(job: Job) -> str:
+    system = job.request.point.body.system
+    if any(n.content == "crypto_LUKS" for n in job.nodes):
+        job.warn("The system lies on an encrypted volume (LUKS), which is not opened here; nothing in it was adapted.")
+        return "The system is encrypted."
+    if system.root:
+        raise NotFoundError(
+            f"The root filesystem ({system.root}) of {system.os_name or 'the host'} was not found or does not mount.",
+            hint="Were all disks of the host restored? 'lsblk -f' shows what is there.",
+        )
+    job.warn("No Linux system was found on the restored disks; nothing was adapted.")
+    return "No system to adapt."
+
+
+def _mount_entry(job: Job, host: HostTree, entry: Mount) -> None:
+    node = resolve(entry.spec, job.nodes, job.request.point.body.disks, entry.kind)
+    if node is None:
+        job.warn(f"{entry.point} of the host ({entry.spec}) was not found on the restored disks.")
+        return
+    folder = host.path(entry.point)
+    folder.mkdir(parents=True, exist_ok=True)
+    _mount(node, folder, ",".join(o for o in entry.options if o.startswith(("subvol=", "subvolid="))))
+    if node.content == "vfat" and entry.point in ("/boot/efi", "/efi", "/boot"):
+        job.esp, job.esp_path = node, entry.point
+
+
+def _mount_unlisted_esp(job: Job, host: HostTree) -> None:
+    """An ESP that fstab does not list (systemd finds it by its type) is mounted where the host has a place for it."""
+    node = _captured_node(job, job.request.point.body.system.esp)
+    if job.esp is None and node is not None and node.content == "vfat":
+        place = next((p for p in ("/efi", "/boot/efi") if host.is_dir(p)), "/boot/efi")
+        host.path(place).mkdir(parents=True, exist_ok=True)
+        _mount(node, host.path(place))
+        job.esp, job.esp_path = node, place
+
+
+def _mount(node: Node, folder: Path, options: str = "") -> None:
+    done = run(["mount", *(["-o", options] if options else []), node.path, folder], check=False)
+    if not done:
+        raise CommandError(
+            f"{node.path} ({node.content}) cannot be mounted: {done.stderr.strip()}.",
+            hint=f"Check it with 'fsck {node.path}' on the shell, then run 'rekindle adapt' again.",
+        )
+
+
+def _bind(job: Job, host: HostTree) -> None:
+    """What programs in the chroot need. Private, so that nothing is mounted back into the medium's own tree."""
+    for name in ("dev", "dev/pts", "sys", "run"):
+        folder = host.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        run(["mount", "--bind", "--make-private", f"/{name}", folder])
+    (host.root / "proc").mkdir(exist_ok=True)
+    run(["mount", "-t", "proc", "proc", host.root / "proc"])
+    if job.request.machine.firmware == "uefi" and _EFIVARS.is_dir():
+        run(["mount", "-t", "efivarfs", "efivarfs", host.root / "sys/firmware/efi/efivars"], check=False)
+
+
+@contextmanager
+def place_to_mount(name: str) -> Iterator[Path]:
+    """An empty folder to mount something at for a moment; unmounted at the end, whatever happened.
+
+    It is only ever removed when it is empty: a temporary directory that is cleared would, on the day when an unmount
+    fails, delete the files of the filesystem mounted there.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"rekindle-{name}-"))
+    try:
+        yield folder
+    finally:
+        if os.path.ismount(folder) and not run(["umount", folder], check=False, timeout=300):
+            run(["umount", "--lazy", folder], check=False)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def unmount_system(target: Path) -> None:
+    """Undo all mounts below and at ``target``; a second call does nothing. Never raises for what stays mounted."""
+    if not target.is_dir():
+        return
+    run(["sync", "--file-system", target], check=False)
+    if run(["mountpoint", "--quiet", target], check=False) and not run(["umount", "--recursive", target], check=False):
+        run(["umount", "--recursive", "--lazy", target], check=False)
+
+
+@contextmanager
+def unmounted_at_end(target: Path) -> Iterator[None]:
+    """Whatever happens within, nothing stays mounted at ``target``; what an earlier crash left goes first."""
+    unmount_system(target)
+    try:
+        yield
+    finally:
+        unmount_system(target)

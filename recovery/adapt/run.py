@@ -1,0 +1,94 @@
+"""Adaptation: the steps in their order, each told as events; everything is unmounted and released at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recovery.adapt import bootloader, gpt, grow, initramfs, mount, network, prove, rename, selinux, settle, stack
+from recovery.adapt.devices import scan
+from recovery.adapt.host import HostTree
+from recovery.adapt.model import TARGET, AdaptReport, AdaptRequest, Job
+from recovery.errors import CommandError, DeviceError, UsageError
+from recovery.events import Listener, StepFinished, StepStarted, ignore
+
+__all__ = ["STEPS", "AdaptReport", "AdaptRequest", "adapt", "mounted"]
+
+#: A step changes the job's host, says what it did in one line, and may be run again.
+Step = Callable[[Job], str]
+
+#: (id, title, step). Names before NICs before initramfs before bootloader: each uses what the ones before wrote.
+STEPS: tuple[tuple[str, str, Step], ...] = (
+    ("adapt.settle", settle.TITLE, settle.settle),
+    ("adapt.tables", gpt.TITLE, gpt.check_tables),
+    ("adapt.grow", grow.TITLE, grow.grow),
+    ("adapt.mount", mount.TITLE, lambda job: mount.mount_system(job, TARGET)),
+    ("adapt.names", rename.TITLE, rename.rename),
+    ("adapt.network", network.TITLE, network.bring_up),
+    ("adapt.initramfs", initramfs.TITLE, initramfs.rebuild),
+    ("adapt.bootloader", bootloader.TITLE, bootloader.install),
+    ("adapt.selinux", selinux.TITLE, selinux.relabel),
+    ("adapt.prove", prove.TITLE, prove.prove),
+)
+
+
+def adapt(request: AdaptRequest, listener: Listener = ignore) -> AdaptReport:
+    """Make the restored host boot on this machine. Runs as root on the medium, on real block devices.
+
+    Raises the errors of ``recovery.errors`` when the host would not boot; what would only be worse than before is a
+    warning of the report. May be run again at any time; whatever happens, nothing stays mounted.
+    """
+    check_request(request)
+    job = Job(request, listener)
+    with _released_at_end(job):
+        for number, (name, title, step) in enumerate(STEPS, 1):
+            job.step = name
+            listener(StepStarted(step=name, title=title, number=number, of=len(STEPS)))
+            start = time.monotonic()
+            try:
+                summary = step(job)
+            except OSError as error:
+                raise DeviceError(
+                    f"The restored system can't be read or written: {error}.",
+                    hint="Check its filesystem ('fsck') and the disk ('dmesg'), then run 'rekindle adapt' again.",
+                ) from error
+            listener(StepFinished(step=name, summary=summary, seconds=time.monotonic() - start))
+    return AdaptReport(changes=tuple(job.changes), warnings=tuple(job.warnings))
+
+
+def check_request(request: AdaptRequest) -> None:
+    """Raises UsageError when the request makes no sense."""
+    known = {disk.name for disk in request.point.body.disks}
+    unknown = sorted(set(request.targets) - known)
+    if unknown or not request.targets:
+        what = f"The recovery point has no disk {', '.join(unknown)}." if unknown else "No disk was named."
+        raise UsageError(what, hint=f"Its disks are {', '.join(sorted(known)) or 'none'}.")
+
+
+@contextmanager
+def mounted(request: AdaptRequest, listener: Listener = ignore) -> Iterator[HostTree | None]:
+    """The restored system mounted for a moment, to read it or to save a log in it; None when there is none.
+
+    Raises CommandError, NotFoundError.
+    """
+    job = Job(request, listener)
+    with _released_at_end(job):
+        job.nodes, _ = stack.assemble(request.targets)
+        mount.mount_system(job, TARGET)
+        yield job.host
+
+
+@contextmanager
+def _released_at_end(job: Job) -> Iterator[None]:
+    """Unmount, write back, and stop the stacks, so that a reboot at any moment finds the disks clean."""
+    with mount.unmounted_at_end(Path(TARGET)):
+        try:
+            yield
+        finally:
+            mount.unmount_system(TARGET)
+            try:
+                stack.release(scan(job.request.targets))
+            except CommandError as error:  # must not hide the error that led here
+                job.note(f"The volumes of the host were not released: {error.message}")
