@@ -1,0 +1,35 @@
+"""How an interrupted restore is gone on with: the command to type. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from recovery.plan.model import Choices
+
+
+def command(choices: Choices, locations: Sequence[str]) -> str:
+    """The command that completes what a run with these choices began, from the copies at ``locations``.
+
+    The point is named by its id: meanwhile there may be a later one. How to log in is not in it.
+    """
+    words = ["rekindle", "restore", *locations[:1], "--host", choices.host, "--point", choices.point]
+    for disk, target in sorted(choices.targets.items()):
+        words += ["--target", f"{disk}={target}"]
+    for location in locations[1:]:
+        words += ["--also", location]
+    words += ["--adapt" if choices.adapt else "--no-adapt"]
+    words += [] if choices.grow else ["--no-grow"]
+    words += ["--verify"] if choices.verify else []
+    words += ["--skip-damaged"] if choices.skip_damaged else []
+    return shlex.join(words)
+
+
+def with_access(text: str, given: Mapping[str, str | Path | bool | None]) -> str:
+    """The same with the options that said who asks (``user="x"`` -> ``--user x``), as far as they were given."""
+    words: list[str] = []
+    for name, value in given.items():
+        if value:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return f"{text} {shlex.join(words)}" if words else text
