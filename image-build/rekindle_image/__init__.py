@@ -1,0 +1,1 @@
+"""The builder of the recovery medium: Debian, our code and a boot menu, made into one hybrid ISO."""
