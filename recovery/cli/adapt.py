@@ -1,0 +1,112 @@
+"""``rekindle adapt``: make a restored host boot on this machine. Also alone, without a repository at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from recovery.adapt.run import AdaptReport, AdaptRequest
+from recovery.adapt.run import adapt as run_adapt
+from recovery.cli.access import open_repository, repository_options
+from recovery.cli.progress import progress_listener
+from recovery.errors import AccessError, NotFoundError, UnsafeTargetError, UsageError
+from recovery.format.point import Point
+from recovery.machine.model import Disk, Machine
+from recovery.machine.probe import probe_machine
+from recovery.plan.repair import point_of
+
+
+@click.command()
+@click.argument("disks", nargs=-1, required=True, metavar="DISK...")
+@click.option(
+    "--repository",
+    "location",
+    default="",
+    metavar="LOCATION",
+    help="Where the recovery point is; without it, what lies on the disks has to do.",
+)
+@click.option("--host", default="", help="The host whose point it is.")
+@click.option("--point", "point_id", default="latest", show_default=True, help="The point's id, or the start of it.")
+@click.option(
+    "--grow/--no-grow",
+    default=True,
+    show_default=True,
+    help="Grow the last partition and what lies on it onto a larger disk.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines: events, then the report.")
+@repository_options
+def adapt(
+    disks: tuple[str, ...], location: str, host: str, point_id: str, grow: bool, as_json: bool, **access: Any
+) -> None:
+    """Make the host that lies on DISK... boot on this machine.
+
+    DISK is a whole disk (/dev/nvme0n1). With a recovery point, write NAME=DISK for each of the point's disks
+    (disk1=/dev/nvme0n1), or the disks in the order of the point. Nothing that was adapted before is undone by
+    running it again.
+
+    \b
+    Exit codes: 0 the host will boot; 2 wrong disk or firmware mode;
+    3 no kernel, root or bootloader found; 7 no room; 10 a program failed;
+    5 the disks are not as captured, or the proof failed.
+    """
+    if os.geteuid() != 0:
+        raise AccessError("Only root can adapt a host.", hint="Run it with sudo.")
+    machine = probe_machine(loops=True)
+    if location:
+        if not host:
+            raise UsageError("Which host's point is it?", hint="Give --host NAME.")
+        point = open_repository(location, **access).point(host, point_id)
+        targets = assign(disks, point, machine)
+    else:
+        found = [find_disk(words.partition("=")[2] or words, machine) for words in disks]
+        point = point_of(found, machine)
+        targets = {d.name: disk for d, disk in zip(point.body.disks, found, strict=True)}
+    request = AdaptRequest(point=point, targets=targets, machine=machine, grow=grow)
+    with progress_listener(as_json=as_json) as listener:
+        report = run_adapt(request, listener)
+    show(report, as_json=as_json)
+
+
+def show(report: AdaptReport, *, as_json: bool) -> None:
+    """The report: JSON, or sentences."""
+    if as_json:
+        click.echo(msgspec.json.encode({"type": "adapt-report", **msgspec.to_builtins(report)}).decode())
+        return
+    proven = sum(sentence.startswith("Proven:") for sentence in report.changes)
+    click.echo(f"The host will boot here: {len(report.changes) - proven} changes, {proven} proofs.")
+    for sentence in report.warnings:
+        click.echo(f"Note: {sentence}")
+
+
+def assign(words: tuple[str, ...], point: Point, machine: Machine) -> dict[str, Disk]:
+    """``disk1=/dev/sda`` or plain disks in the point's order -> the point's disk names with disks. Pure.
+
+    Raises UsageError, NotFoundError, UnsafeTargetError.
+    """
+    names = [disk.name for disk in point.body.disks]
+    targets: dict[str, Disk] = {}
+    for index, word in enumerate(words):
+        name, equals, path = word.partition("=")
+        if not equals:
+            if index >= len(names):
+                raise UsageError(f"The point has {len(names)} disks, {len(words)} were named.")
+            name, path = names[index], word
+        if name not in names:
+            raise UsageError(f"The point has no disk '{name}'.", hint=f"Its disks are {', '.join(names)}.")
+        targets[name] = find_disk(path, machine)
+    return targets
+
+
+def find_disk(word: str, machine: Machine) -> Disk:
+    """The disk of this path (links followed) or id. Raises NotFoundError, UnsafeTargetError."""
+    disk = machine.disk(word) or machine.disk(str(Path(word).resolve()))
+    if disk is None:
+        known = ", ".join(d.path for d in machine.disks if not d.boot_medium) or "none"
+        raise NotFoundError(f"This machine has no disk '{word}'.", hint=f"Its disks: {known}.")
+    if disk.boot_medium:
+        raise UnsafeTargetError(f"{disk.path} is the medium that this system was started from.")
+    return disk

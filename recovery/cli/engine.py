@@ -1,0 +1,60 @@
+"""``rekindle engine``: the engine as a service. Windows (the TUI, other terminals) are its clients."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from recovery.engine.api import SOCKET
+from recovery.engine.engine import Engine
+from recovery.engine.server import EngineServer
+
+
+@click.command()
+@click.option("--socket", "path", type=click.Path(path_type=Path), default=Path(SOCKET), show_default=True,
+              help="Unix socket to listen on; only the same user may speak to it.")  # fmt: skip
+@click.option(
+    "--log-directory", type=click.Path(path_type=Path, file_okay=False), help="Where to keep log and report."
+)
+@click.option("--loops", is_flag=True, help="Loop devices may be targets.")
+@click.option(
+    "--windows", is_flag=True, help="Turn on SSH and status page as medium and kernel words ask (the medium)."
+)
+@click.option("--look-inside/--no-look-inside", default=True,
+              help="Mount filesystems read-only to find repositories and systems on them.")  # fmt: skip
+def engine(path: Path, log_directory: Path | None, loops: bool, windows: bool, look_inside: bool) -> None:
+    """Run the engine as a service on a unix socket, until it gets SIGTERM. A run that goes on is stopped then."""
+    service = Engine(log_directory=log_directory, loops=loops, look_inside=look_inside)
+    server = EngineServer(service, path)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    click.echo(f"The engine listens on {path}.", err=True)
+    notify("READY=1")
+    if windows:
+        line = Path("/proc/cmdline").read_text(errors="replace")
+        threading.Thread(target=service.open_windows, args=(line,), daemon=True, name="windows").start()
+    try:
+        server.serve()
+    finally:
+        notify("STOPPING=1")
+        service.close()
+
+
+def notify(state: str) -> None:
+    """Tell systemd, when it asked to be told (sd_notify)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -1,0 +1,183 @@
+"""``rekindle points``: the hosts of a repository, a host's recovery points, one point in detail."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+from recovery.cli.access import open_repository, repository_options
+from recovery.cli.console import PlainConsole
+from recovery.errors import IntegrityError, UsageError
+from recovery.format.point import Point, PointDisk
+from recovery.layout import Content
+from recovery.repository.repository import Repository
+from recovery.units import format_duration, format_size
+
+
+@click.command()
+@click.argument("location")
+@click.argument("host", required=False)
+@click.option("--point", "point_id", default="", metavar="ID", help="Show this point (or 'latest') in detail.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines: one for each point.")
+@repository_options
+def points(location: str, host: str | None, point_id: str, as_json: bool, **access: Any) -> None:
+    """List the hosts and recovery points in the repository at LOCATION, or those of HOST."""
+    if point_id and not host:
+        raise UsageError("Which host's point is it?", hint="Write: rekindle points LOCATION HOST --point ID")
+    repository = open_repository(location, **access)
+    console = PlainConsole()
+    if host and point_id:
+        point = repository.point(host, point_id)
+        if as_json:
+            click.echo(_encode(point))
+        else:
+            show_point(console, point)
+        return
+    hosts = [host] if host else repository.hosts()
+    if not hosts and not as_json:
+        console.print("There is no recovery point yet. Make one with 'rekindle capture'.")
+    for name in hosts:
+        _list(console, repository, name, as_json=as_json)
+
+
+def _encode(point: Point) -> bytes:
+    return msgspec.json.encode({"type": "point", **msgspec.to_builtins(point)})
+
+
+def _list(console: Console, repository: Repository, host: str, *, as_json: bool) -> None:
+    """A point that cannot be read is a line of its own: the others must be found all the same."""
+    # The id is what people copy: it is never cut, however narrow the terminal.
+    columns = (
+        Column("point", no_wrap=True),
+        Column("time", no_wrap=True),
+        Column("consistency", no_wrap=True),
+        Column("size", no_wrap=True),
+    )
+    table = Table(
+        *columns,
+        "VMs",
+        "note",
+        title=host,
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for summary in reversed(repository.points(host)):
+        try:
+            point = repository.point(host, summary.id)
+        except IntegrityError as error:
+            if as_json:
+                damaged = {"type": "damaged-point", **msgspec.to_builtins(summary), "error": error.message}
+                click.echo(msgspec.json.encode(damaged))
+            table.add_row(summary.id[:12], _times(summary.created), "damaged", "", "", error.message)
+            continue
+        if as_json:
+            click.echo(_encode(point))
+        body = point.body
+        vms = ", ".join(vm.name for vm in body.vms) or "none"
+        table.add_row(
+            point.id[:12], _times(summary.created), body.consistency, format_size(point.size), vms, body.note
+        )  # fmt: skip
+    if not as_json:
+        console.print(table)
+
+
+def _times(created: float) -> str:
+    """The local time, and UTC below it where that differs."""
+    local, utc = local_time(created), utc_time(created)
+    return local if local.endswith(" UTC") else f"{local}\n{utc}"
+
+
+def local_time(seconds: float) -> str:
+    """``2026-11-23 14:50:47 CET``: this machine's time, as people here say it."""
+    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z").strip()
+
+
+def utc_time(seconds: float) -> str:
+    """``2026-11-23 13:50:47Z``."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def show_point(console: Console, point: Point) -> None:
+    """One point: its facts, disks with partition tables, LVM, and VMs."""
+    header, body = point.header, point.body
+    system = body.system
+    secure = " with Secure Boot" if body.secure_boot and body.firmware == "uefi" else ""
+    addresses = "; ".join(
+        f"{item.interface} {', '.join(item.addresses) or ('DHCP' if item.dhcp else 'no address')}"
+        for item in system.network
+    )
+    facts = {
+        "Point": point.id,
+        "Host": header.host,
+        "Time": _times(header.created).replace("\n", ", "),
+        "Parent": header.parent[:12] or "none",
+        "Consistency": body.consistency,
+        "Firmware": body.firmware + secure,
+        "System": f"{system.os_name or 'unknown'}, {system.architecture}",
+        "Kernels": ", ".join(system.kernels),
+        "Boot": f"root on {system.root or 'unknown'}, /boot on {system.boot or 'unknown'}, "
+        f"ESP {system.esp or 'none'}, {system.bootloader or 'unknown boot loader'}",
+        "Network": addresses,
+        "Note": body.note,
+        "Captured": f"by {body.captured_by} in {format_duration(body.duration)}",
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, text in facts.items():
+        if text:
+            grid.add_row(name, text)
+    console.print(grid)
+    for captured in body.disks:
+        _show_disk(console, captured)
+    for group in body.volume_groups:
+        words = f"\nVolume group {group.name}: {format_size(group.size)}, {format_size(group.free)} free"
+        console.print(words, markup=False)
+        table = Table("LV", "size", "kind", "content")
+        for volume in group.volumes:
+            table.add_row(volume.name, format_size(volume.size), volume.segment, _describe(volume.content))
+        console.print(table)
+    for array in body.md_arrays:
+        console.print(f"md array {array.name or array.uuid}: {array.level} of {array.devices} devices", markup=False)
+    if body.vms:
+        console.print("\nVMs")
+    # Lines, not a table: paths of disks must not be broken by a narrow terminal.
+    for vm in body.vms:
+        autostart = ", autostart" if vm.autostart else ""
+        words = f"  {vm.name}: {format_size(vm.memory)}, {vm.vcpus} CPUs{autostart}, {vm.state}"
+        console.print(words, markup=False, soft_wrap=True)
+        for disk in vm.disks:
+            size = f", {format_size(disk.size)}" if disk.size is not None else ""
+            on = f", on {disk.on}" if disk.on else ""
+            words = f"    {disk.target}  {disk.source} ({disk.format}{size}{on})"
+            console.print(words, markup=False, soft_wrap=True)
+
+
+def _show_disk(console: Console, disk: PointDisk) -> None:
+    identity = ", ".join(part for part in (disk.model, disk.serial and f"serial {disk.serial}", disk.wwn) if part)
+    words = f"{disk.name}: {disk.device}, {format_size(disk.size)}, sectors of {disk.sector_size} bytes"
+    words += f" ({identity})" if identity else ""
+    figures = f"{format_size(disk.used)} used, {format_size(disk.changed)} changed, {format_size(disk.stored)} stored"
+    console.print(f"\n{words}\n{figures}", markup=False)
+    if disk.table.kind == "none":
+        console.print(f"no partition table; {_describe(disk.content)}", markup=False)
+        return
+    table = Table("partition", "start", "size", "type", "content")
+    for part in disk.table.partitions:
+        kind = ", ".join(part.flags) or part.type
+        name = f"{part.number} {part.name}".strip()
+        table.add_row(name, format_size(part.start), format_size(part.size), kind, _describe(part.content))
+    console.print(f"{disk.table.kind} partition table {disk.table.uuid}", markup=False)
+    console.print(table)
+
+
+def _describe(content: Content) -> str:
+    parts = [content.kind or "not recognised", content.label, content.uuid]
+    used = f"{format_size(content.used)} used" if content.used is not None else ""
+    return " ".join(part for part in (*parts, used) if part)

@@ -1,0 +1,75 @@
+"""Options that plan and restore share: which disk of the point goes where, and what is done about damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from recovery.errors import UsageError
+from recovery.format.point import Point
+from recovery.machine.file_target import is_file_target
+from recovery.machine.model import Machine
+from recovery.plan.suggest import suggest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CARE = (
+    click.option("--verify", is_flag=True,
+                 help="Read back all of every disk afterwards and compare the signed root."),
+    click.option("--also", "copies", multiple=True, metavar="LOCATION",
+                 help="Another copy of the repository, asked for what the ones before it lack. Repeatable."),
+    click.option("--skip-damaged", is_flag=True,
+                 help="Leave as zeros what no copy has, and list it; exit code 5 then."),
+)  # fmt: skip
+
+
+def care_options(function: F) -> F:
+    """Add ``--verify``, ``--also`` (argument ``copies``) and ``--skip-damaged``."""
+    for option in reversed(_CARE):
+        function = option(function)
+    return function
+
+
+def parse_pairs(words: Sequence[str], option: str) -> dict[str, str]:
+    """``disk1=/dev/sda`` words -> {disk1: /dev/sda}. Raises UsageError."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator or not name or not value:
+            raise UsageError(f"'{word}' is not what {option} wants.", hint=f"Write {option} disk1=...")
+        if name in found:
+            raise UsageError(f"{option} names {name} twice.")
+        found[name] = value
+    return found
+
+
+def parse_targets(words: Sequence[str]) -> dict[str, str]:
+    """Targets by disk; a name with a dot or slash that is not absolute is a file here."""
+    found = parse_pairs(words, "--target")
+    return {name: _absolute(value) for name, value in found.items()}
+
+
+def _absolute(value: str) -> str:
+    if value.startswith("/"):
+        return _device(value)
+    is_id = value.startswith(("wwn:", "serial:", "path:"))
+    return value if is_id or not ("/" in value or "." in value) else str(Path(value).absolute())
+
+
+def _device(value: str) -> str:
+    """``/dev/disk/by-id/...`` is a link to the kernel's name."""
+    path = Path(value)
+    return str(path.resolve()) if value.startswith("/dev/") and path.is_symlink() else value
+
+
+def are_files(targets: dict[str, str]) -> bool:
+    """Every target is an image file, none a disk of this machine."""
+    return bool(targets) and all(is_file_target(target) for target in targets.values())
+
+
+def suggested(point: Point, machine: Machine) -> dict[str, str]:
+    """What would be suggested for each disk, as far as there is something."""
+    return {found.disk: found.target for found in suggest(point, machine) if found.target}

@@ -1,0 +1,47 @@
+"""``rekindle tui``: the recovery console on this terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import click
+
+from recovery.engine.api import SOCKET
+from recovery.errors import RekindleError, UsageError
+
+
+@click.command(name="tui")
+@click.option(
+    "--socket", default=SOCKET, show_default=True, type=click.Path(path_type=Path), help="The engine's socket."
+)
+def tui(socket: Path) -> None:
+    """Open the recovery console: choose a point, choose disks, restore, restart.
+
+    It is a client of 'rekindle engine'. Works on the Linux console, on serial lines and over SSH.
+    """
+    if not (os.isatty(0) and os.isatty(2)):
+        raise UsageError(
+            "The console needs a terminal on its input and its error output.",
+            hint="In a systemd unit set StandardInput=tty and StandardError=tty; else use 'rekindle restore'.",
+        )
+    from recovery.tui import terminal
+
+    terminal.prepare()
+
+    from recovery.engine.client import EngineClient
+    from recovery.tui.app import ConsoleApp
+
+    app = ConsoleApp(EngineClient(socket), terminal.ConsoleDriver, terminal.charset(os.environ))
+    app.run(mouse=False)
+    if app.failure is not None:
+        with NamedTemporaryFile("w", prefix="rekindle-crash-", suffix=".txt", delete=False) as file:
+            file.write("".join(traceback.format_exception(app.failure)))
+        raise RekindleError(
+            f"The console stopped: {type(app.failure).__name__}. A report is in {file.name}.",
+            hint="A running restore goes on. Start 'rekindle tui' again, and send the report to the maintainers.",
+        )
+    sys.stdout.flush()

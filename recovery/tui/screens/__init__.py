@@ -1,0 +1,1 @@
+"""The screens of the recovery console, one file each, in the order a restore takes."""

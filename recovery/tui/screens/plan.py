@@ -1,0 +1,136 @@
+"""Plan: everything that will happen and everything found wrong, before the first write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.widget import Widget
+
+from recovery.plan.checklist import State, checks_of
+from recovery.plan.model import RestorePlan
+from recovery.tui.describe import hang, moment, problem_text, short_name
+from recovery.tui.glyphs import DONE, FAILED, WAITING
+from recovery.tui.screens.base import ConsoleScreen
+from recovery.tui.screens.confirm import ConfirmScreen
+from recovery.tui.widgets.controls import Action
+from recovery.tui.widgets.panes import Lines, Pane
+from recovery.units import format_size
+
+#: A check's state -> its mark, and what is said besides its title.
+MARKS: dict[State, tuple[str, str]] = {
+    "passed": (DONE, ""),
+    "note": (DONE, " (see the note)"),
+    "warning": ("!", ": see the warning"),
+    "failed": (FAILED, ": see the error"),
+    "unasked": (WAITING, ": not asked yet, the errors come first"),
+}
+STATE_COLOURS: dict[State, str] = {"passed": "green", "note": "green", "warning": "yellow", "failed": "red"}
+COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+def plan_text(plan: RestorePlan, created: float, width: int) -> Text:
+    """Problems first, then what goes where, then the steps; wrapped to ``width``."""
+    text = Text()
+    rank = {"error": 0, "warning": 1, "info": 2}
+    for problem in sorted(plan.problems, key=lambda problem: rank[problem.severity]):
+        text.append(hang(problem_text(problem), width) + "\n", style=COLOURS[problem.severity])
+    if not plan.problems:
+        text.append("No problem was found.\n", style="green")
+    if plan.choices.restore:
+        text.append(f"\n{plan.choices.host} goes back to {moment(created)}\n", style="bold")
+    else:
+        text.append("\nThe host on these disks is made to start on this machine\n", style="bold")
+    for assignment in plan.assignments:
+        source = assignment.source
+        target = assignment.target
+        name = f"{target.model or 'no model'}, {target.serial or 'no serial'}"
+        here = f"{short_name(target.path)}, {format_size(target.size)}, {name}"
+        goes = f"{source.name}, {format_size(source.size)} → " if plan.choices.restore else ""
+        text.append(hang(f"{goes}{here}", width, 4) + "\n")
+        for loss in assignment.losses:
+            text.append(hang(f"    lost: {loss}", width) + "\n", style="yellow")
+    if plan.choices.restore:
+        text.append(f"Restored: {format_size(plan.logical)}, of which in use {format_size(plan.used)}\n")
+        if plan.choices.compare:
+            text.append("The disks are compared first: only what differs is fetched and written.\n")
+    text.append("\nSteps\n", style="bold")
+    for number, step in enumerate(plan.steps, 1):
+        overwrites = " (overwrites)" if step.destructive else ""
+        text.append(f"{number:2}. {step.title}{overwrites}\n")
+        if step.detail:
+            text.append(hang(f"    {step.detail}", width, 0) + "\n")
+        for check, state, _ in checks_of(plan, step.id):
+            mark, remark = MARKS[state]
+            text.append(hang(f"    {mark} {check.title}{remark}", width) + "\n", style=STATE_COLOURS.get(state, ""))
+    return text
+
+
+class PlanScreen(ConsoleScreen):
+    """The plan of the engine. An error in it forbids the restore; nothing was written yet."""
+
+    NAME = "Plan"
+    HELP = (
+        "Nothing has been written yet. This is all that will happen, in order, and\n"
+        "what was checked: access, keys, all data present, room, firmware.\n\n"
+        "ERROR    forbids the restore: do what it says, or go back (Esc) and choose\n"
+        "         differently; then 'Check again'.\n"
+        "Warning  the restore works, but you should know.\n\n"
+        "Below each step stands what was checked for it: √ right, ! warning,\n"
+        "× forbids it, ○ not asked yet because of an error before.\n\n"
+        "PgUp and PgDn scroll."
+    )
+    HINTS = "PgUp/PgDn scroll  Enter select  Esc back  F1 help  F2 shell  F10 power"
+
+    def body(self) -> ComposeResult:
+        """The verdict and the plan."""
+        yield Lines("", id="verdict", classes="heading")
+        with Pane(id="plan"):
+            yield Lines("", id="plan-text")
+
+    def buttons(self) -> Iterable[Widget]:
+        """Continue waits for a plan without errors."""
+        return (Action("Continue", id="continue", disabled=True), Action("Check again", id="again"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stale = True
+
+    def on_screen_resume(self) -> None:
+        """Plan whenever the operator comes here from another screen (not when a dialog closes): the engine runs
+        only the plan made last."""
+        if self._stale:
+            self._stale = False
+            self.press_again()
+
+    @work(exclusive=True, group="ask")
+    async def press_again(self) -> None:
+        """Ask for the plan and show it."""
+        self.query_one("#verdict", Lines).update("Checking ...")
+        plan = await self.ask("Planning and checking", self.session.make_plan)
+        self.session.take_plan(plan)
+        allowed = plan is not None and plan.allowed and bool(plan.assignments)
+        go_on, again = self.query_one("#continue", Action), self.query_one("#again", Action)
+        go_on.disabled = not allowed
+        (go_on if allowed else again).focus()
+        if plan is None:
+            self.query_one("#verdict", Lines).update("There is no plan.")
+            return
+        what = "restore" if plan.choices.restore else "repair"
+        errors = sum(problem.severity == "error" for problem in plan.problems)
+        warnings = sum(problem.severity == "warning" for problem in plan.problems)
+        self.query_one("#verdict", Lines).update(
+            f"The {what} is possible, {warnings} warning{'' if warnings == 1 else 's'}. Nothing was written yet."
+            if allowed
+            else f"The {what} is refused: {errors} error{'' if errors == 1 else 's'}. Nothing was written."
+        )
+        created = self.session.point.header.created if self.session.point else 0.0
+        self.query_one("#plan-text", Lines).update(plan_text(plan, created, self.size.width - 3))
+
+    def press_continue(self) -> None:
+        """On to the confirmation."""
+        if self.session.plan is not None and self.session.plan.allowed:
+            self._stale = True
+            self.console_app.go(ConfirmScreen())

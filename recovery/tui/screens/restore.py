@@ -1,0 +1,269 @@
+"""Restore: the run as it happens. A window onto the engine: closing it, or opening it late, changes nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+
+from textual import work
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.widget import Widget
+
+from recovery.engine.api import RunState
+from recovery.errors import RekindleError
+from recovery.events import RunFinished
+from recovery.tui.messages import EngineEvents, StreamLost
+from recovery.tui.run_model import RunModel
+from recovery.tui.run_text import (
+    disk_figures,
+    disk_label,
+    graph_lines,
+    log_text,
+    now_text,
+    steps_text,
+    whole_text,
+)
+from recovery.tui.screens.base import ConsoleScreen
+from recovery.tui.screens.result import ResultScreen
+from recovery.tui.widgets.controls import Action
+from recovery.tui.widgets.panes import Bar, Lines, Pane
+from recovery.tui.work import in_thread, unexpected
+from recovery.units import format_duration
+
+#: Seconds between two redraws, and before listening again after the engine was lost.
+REDRAW_SECONDS = 0.25
+RELISTEN_SECONDS = 2.0
+#: Cells at the left of bars and graph (``console.tcss``).
+LABEL = 22
+
+
+class RestoreScreen(ConsoleScreen):
+    """Steps, progress of the whole and of each disk, the newest lines of the log."""
+
+    NAME = "Restore"
+    HELP = (
+        "The engine restores; this screen only shows it. You may leave the console\n"
+        "or lose the connection: the restore goes on, and a new console shows it.\n\n"
+        "Now        what is done at this moment; trouble with the server stands here.\n"
+        "Rate       over the whole run so far; the highest column is 'most'.\n"
+        "Whole      restored of all bytes; transferred over the network; written\n"
+        "           to disk; skipped because it was right already.\n"
+        "Retries    requests that were repeated; a few do not matter.\n\n"
+        "Stop       ends it after a question. A later restore onto the same disks\n"
+        "           continues: what is right already is not fetched again."
+    )
+    HINTS = "Tab move  Enter select  F1 help  F2 shell  F10 power"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = RunModel()
+        self._gone = threading.Event()
+        self._listening = 0
+        self._dirty = True
+
+    def body(self) -> ComposeResult:
+        """Header, steps, bars, log."""
+        yield Lines("", id="run", classes="heading")
+        yield Lines("", id="now")
+        yield Lines("", id="steps")
+        with Horizontal(classes="row gap", id="whole-row"):
+            yield Lines("Whole", classes="disk-label")
+            yield Bar(id="whole-bar")
+        yield Lines("", id="whole-figures")
+        yield Lines("", id="graph")
+        yield Pane(id="disks")
+        yield Lines("", id="log")
+
+    def buttons(self) -> Iterable[Widget]:
+        """Stop while it runs; what can be done after a failure."""
+        return (
+            Action("Stop the restore", id="stop"),
+            Action("Retry", id="retry"),
+            Action("Change the plan", id="plan"),
+            Action("Save log", id="save"),
+        )
+
+    def on_mount(self) -> None:
+        """Catch up with the run and follow it."""
+        self._buttons_for(running=True)
+        self.set_interval(REDRAW_SECONDS, self.redraw)
+        self.attach()
+
+    def on_unmount(self) -> None:
+        """The listening thread stops by itself."""
+        self._gone.set()
+
+    # --- following the run ------------------------------------------------------------------------------------
+
+    @work(exclusive=True, group="attach")
+    async def attach(self) -> None:
+        """Build the picture anew from the engine's state and all its events."""
+        try:
+            state = await in_thread(self.session.engine.state)
+        except RekindleError as error:
+            self.status(f"Trying again: {error.message}")  # in this order: the line may be cut
+            self.set_timer(RELISTEN_SECONDS, self.attach)
+            return
+        if state.phase == "idle":
+            self.status("")
+            self.console_app.back_to_plan()  # the engine was restarted and knows of no run
+            return
+        self.status("")
+        self.model = RunModel(plan=state.plan)
+        repair = state.plan is not None and not state.plan.choices.restore
+        if repair:
+            self.query_one("#title-name", Lines).update("Rekindle · Repair")
+            self.query_one("#title-step", Lines).update("")
+            self.query_one("#stop", Action).label = "Stop the repair"
+        for id in ("whole-row", "whole-figures", "graph", "disks"):
+            self.query_one(f"#{id}").set_class(repair, "hidden")
+        await self._make_disks(state)
+        self._buttons_for(running=True)
+        self._listening += 1
+        threading.Thread(target=self._listen, args=(self._listening,), daemon=True, name="events").start()
+
+    async def _make_disks(self, state: RunState) -> None:
+        pane = self.query_one("#disks", Pane)
+        await pane.remove_children()
+        for index, assignment in enumerate(state.plan.assignments if state.plan else ()):
+            await pane.mount(
+                Horizontal(
+                    Lines(disk_label(assignment), classes="disk-label"),
+                    Bar(id=f"bar-{index}"),
+                    Lines("", id=f"figures-{index}", classes="disk-figures"),
+                    classes="row",
+                )
+            )
+
+    def _listen(self, turn: int) -> None:
+        """The thread: hand events over until the run ends or the screen is gone."""
+        try:
+            for event in self.session.engine.events(since=0):
+                if self._gone.is_set() or turn != self._listening:
+                    return
+                self.post_message(EngineEvents([event]))
+        except RekindleError as error:
+            self.post_message(StreamLost(error.report()))
+        except Exception as error:  # the console must stay alive whatever the engine's end of the socket does
+            self.post_message(StreamLost(unexpected(error).report()))
+
+    def on_engine_events(self, message: EngineEvents) -> None:
+        """Take them in; the end is shown at once."""
+        for event in message.events:
+            self.model.apply(event)
+            if isinstance(event, RunFinished):
+                self.ended()
+        self._dirty = True
+
+    def on_stream_lost(self, message: StreamLost) -> None:
+        """The engine does not answer: say so, and try again."""
+        self.status(f"Trying again: {message.error.message}")
+        self.set_timer(RELISTEN_SECONDS, self.attach)
+
+    def ended(self) -> None:
+        """On to the result, or say what went wrong and what can be done."""
+        self.redraw()
+        error = self.model.error
+        if error is None:
+            self.console_app.start_with(ResultScreen())
+            return
+        self._buttons_for(running=False)
+        stopped = error.kind == "CancelledError"
+        self.query_one("#retry").focus()
+        what = "restore" if self.model.plan is None or self.model.plan.choices.restore else "repair"
+        self.status("Stopped." if stopped else f"The {what} failed. Nothing else will be written.")
+        if not stopped or error.message:
+            self.show_error(error)
+
+    def _buttons_for(self, *, running: bool) -> None:
+        self.query_one("#stop").set_class(not running, "hidden")
+        for id in ("retry", "plan", "save"):
+            self.query_one(f"#{id}").set_class(running, "hidden")
+        if running:
+            self.query_one("#stop").focus()
+
+    # --- drawing ----------------------------------------------------------------------------------------------
+
+    def redraw(self) -> None:
+        """Show the model. Called four times a second; the clock in the header moves always."""
+        model = self.model
+        plan = model.plan
+        end = model.finished.at if model.finished else time.time()
+        took = format_duration(end - model.started) if model.started else "0:00"
+        phase = "failed" if model.error else "done" if model.finished else "running"
+        if plan is not None:
+            self.query_one("#run", Lines).update(f"{plan.choices.host or 'Repair'}: {phase}, {took}")
+        if not self._dirty:
+            return
+        self._dirty = False
+        width, height = self.size.width - 2, self.size.height
+        self.query_one("#now", Lines).update(now_text(model, width))
+        rows = 2 if height < 30 else 4
+        self.query_one("#graph", Lines).update("\n".join(graph_lines(model, rows, width, LABEL)))
+        # Everything but steps and log has its lines; the log keeps three.
+        fixed = 13 + rows + min(6, len(plan.assignments) if plan else 0)
+        self.query_one("#steps", Lines).update(steps_text(model, max(3, height - fixed), width))
+        total = model.total()
+        self.query_one("#whole-bar", Bar).fraction = total.done / total.total if total and total.total else None
+        self.query_one("#whole-figures", Lines).update(whole_text(total))
+        for index, assignment in enumerate(plan.assignments if plan else ()):
+            progress = model.disks.get(assignment.source.name)
+            for bar in self.query(f"#bar-{index}").results(Bar):
+                bar.fraction = progress.done / progress.total if progress and progress.total else None
+            for figures in self.query(f"#figures-{index}").results(Lines):
+                figures.update(disk_figures(progress))
+        log = self.query_one("#log", Lines)
+        log.update(log_text(model, max(2, log.size.height), log.size.width))
+
+    # --- keys -------------------------------------------------------------------------------------------------
+
+    def action_back(self) -> None:
+        """Not during a run; afterwards to the plan."""
+        if self.model.finished is None:
+            self.status("A restore is running. Stop it first, or leave the console with F10: the restore goes on.")
+        else:
+            self.console_app.back_to_plan()
+
+    def press_plan(self) -> None:
+        """Choose differently."""
+        self.console_app.back_to_plan()
+
+    @work(exclusive=True, group="ask")
+    async def press_stop(self) -> None:
+        """Ask, then stop."""
+        answer = await self.choose(
+            "Stop the restore?",
+            "The target disks stay incomplete and will not boot.\n"
+            "A later restore onto the same disks continues where this one stopped.",
+            [("on", "Go on"), ("stop", "Stop it")],
+            kind="-error",
+        )
+        if answer == "stop" and self.model.finished is None:
+            await self.ask("Stopping", self.session.engine.cancel)
+
+    @work(exclusive=True, group="ask")
+    async def press_retry(self) -> None:
+        """Plan and start again with the same choices. What was typed for the same disks still holds."""
+        plan = self.model.plan
+        if plan is None or self.session.plan is None or self.session.plan.choices != plan.choices:
+            self.console_app.back_to_plan()  # this console did not make the plan: it has no confirmations
+            return
+        new = await self.ask("Planning and checking", self.session.make_plan)
+        if new is None:
+            return
+        self.session.take_plan(new)
+        if not (new.allowed and self.session.confirmed()):
+            self.console_app.back_to_plan()
+            return
+        if await self.ask("Starting", self.session.start):
+            self._dirty = True
+            self.attach()
+
+    @work(exclusive=True, group="ask")
+    async def press_save(self) -> None:
+        """Keep the log where it survives the medium."""
+        path = await self.ask("Saving the log", self.session.engine.save_log)
+        if path:
+            self.status(f"Saved: {path}")

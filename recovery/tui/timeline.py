@@ -1,0 +1,109 @@
+"""The points of a host as a timeline: days and hours, consistency, and how much changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+
+from recovery.format.point import Point, PointSummary
+from recovery.tui.describe import age
+from recovery.tui.glyphs import FULL
+from recovery.tui.when import When
+from recovery.tui.widgets.choice import HEADING
+from recovery.units import format_size
+
+#: Cells of the bar that shows how much changed.
+_BAR = 8
+
+
+def changed(point: Point) -> int:
+    """Bytes that differ from the point before."""
+    return sum(disk.changed for disk in point.body.disks)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The points shown, newest first. Times are those of this machine's zone."""
+
+    points: tuple[PointSummary, ...]
+    now: float
+
+    @classmethod
+    def of(cls, points: Sequence[PointSummary], now: float, when: When | None = None) -> Timeline:
+        """All points, or those that ``when`` means."""
+        meant = [point for point in points if when is None or when.holds(point.created)]
+        return cls(tuple(sorted(meant, key=lambda point: -point.created)), now)
+
+    def rows(self, width: int) -> list[tuple[str, str]]:
+        """Headings of days, and an empty text for each point: ``row`` makes it when it comes into sight."""
+        found: list[tuple[str, str]] = []
+        for day, group in groupby(self.points, key=lambda point: _here(point.created).date()):
+            ids = [point.id for point in group]
+            count = f"{len(ids)} point{'s' if len(ids) > 1 else ''}"
+            past = (_here(self.now).date() - day).days
+            name = {0: ", today", 1: ", yesterday"}.get(past, f", {past} days ago" if past > 0 else "")
+            found.append((HEADING, f"── {day:%a %Y-%m-%d}{name}, {count} ".ljust(width, "─")))
+            found += [(id, "") for id in ids]
+        return found
+
+    def row(self, id: str, details: Mapping[str, Point]) -> str:
+        """Hour (on its newest point), time here and in UTC, age, consistency, change and note."""
+        index = self._places[id]
+        summary = self.points[index]
+        here, there = _here(summary.created), datetime.fromtimestamp(summary.created, UTC)
+        before = _here(self.points[index - 1].created) if index else None
+        same_hour = before is not None and (before.date(), before.hour) == (here.date(), here.hour)
+        hour = "   " if same_hour else f"{here:%H}h"
+        # The same cells for another day: "Thu 23:13Z".
+        utc = f"{there:%H:%M} UTC" if here.date() == there.date() else f"{there:%a %H:%M}Z"
+        utc = f"{utc:<11}" if self._shifted else ""
+        text = f"{hour} {here:%H:%M %Z} {utc}{age(summary.created, self.now):<14}"
+        return f"{text} {self._facts(details[id], details)}".rstrip() if id in details else f"{text} reading ..."
+
+    def _facts(self, point: Point, details: Mapping[str, Point]) -> str:
+        if not point.header.parent:
+            change = f"first, {format_size(point.size)}"
+        else:
+            most = max((changed(other) for other in details.values() if other.header.parent), default=0)
+            cells = -(-changed(point) * _BAR // most) if most else 0
+            change = f"+{format_size(changed(point))} {FULL * cells}"
+        return f"{point.body.consistency:<11} {change:<18} {point.body.note}"
+
+    @property
+    def _shifted(self) -> bool:
+        """Whether local time is another than UTC, at the newest or the oldest point."""
+        return any(_here(point.created).utcoffset() for point in self.points[:: max(1, len(self.points) - 1)])
+
+    @property
+    def _places(self) -> dict[str, int]:
+        known: dict[str, int] | None = self.__dict__.get("places")
+        if known is None:
+            known = {point.id: index for index, point in enumerate(self.points)}
+            object.__setattr__(self, "places", known)
+        return known
+
+    def jump(self, id: str, unit: str, direction: int) -> str:
+        """The newest point of the next ``day`` or ``hour`` that has one: ``direction`` -1 back in time, 1 forth."""
+        index = self._places.get(id)
+        if index is None:
+            return id
+        keys = [_key(point.created, unit) for point in self.points]
+        if direction < 0:
+            return next((p.id for p, key in zip(self.points, keys, strict=True) if key < keys[index]), id)
+        later = [key for key in keys if key > keys[index]]
+        return self.points[keys.index(min(later))].id if later else self.points[keys.index(keys[index])].id
+
+
+def _key(created: float, unit: str) -> tuple[int, ...]:
+    here = _here(created)
+    if unit == "day":
+        return (here.toordinal(),)
+    # In UTC, which keeps the two hours apart that a clock change gives one name; some zones begin them at half past.
+    offset = here.utcoffset()
+    return (here.toordinal(), int((created + (offset.total_seconds() if offset else 0) % 3600) // 3600))
+
+
+def _here(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds).astimezone()

@@ -1,0 +1,1 @@
+"""Widgets of the recovery console that draw only characters the console font has."""

@@ -1,0 +1,143 @@
+"""Buttons, check boxes and text fields: one line high, with focus visible as colour and as text."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widget import Widget
+from textual.widgets import Input
+
+from recovery.tui.widgets.panes import Lines
+
+
+class Action(Widget, can_focus=True):
+    """A button: ``[ Continue ]``, and ``[>Continue<]`` when Enter would press it."""
+
+    BINDINGS = [
+        Binding("enter,space", "press", show=False),
+        Binding("left", "app.focus_previous", show=False),
+        Binding("right", "app.focus_next", show=False),
+    ]
+    label = reactive("", layout=True)
+
+    class Pressed(Message):
+        """The button was pressed; ``action`` is its id."""
+
+        def __init__(self, button: Action) -> None:
+            super().__init__()
+            self.button = button
+            self.action = button.id or ""
+
+    def __init__(self, label: str, *, id: str, disabled: bool = False) -> None:
+        super().__init__(id=id, disabled=disabled)
+        self.set_reactive(Action.label, label)
+
+    def get_content_width(self, *_: object) -> int:
+        """The label and its brackets."""
+        return len(self.label) + 4
+
+    def render(self) -> Text:
+        """The label, marked when focused, in parentheses when it cannot be pressed."""
+        if self.disabled:
+            return Text(f"( {self.label} )")
+        return Text(f"[>{self.label}<]" if self.has_focus and self.app.screen is self.screen else f"[ {self.label} ]")
+
+    def action_press(self) -> None:
+        """Tell the screen."""
+        self.post_message(self.Pressed(self))
+
+
+class Toggle(Widget, can_focus=True):
+    """A check box: `` [x] Use DHCP``; Space changes it, Enter goes on."""
+
+    BINDINGS = [
+        Binding("space", "switch", show=False),
+        Binding("enter", "app.focus_next", show=False),
+        Binding("left", "app.focus_previous", show=False),
+        Binding("right", "app.focus_next", show=False),
+    ]
+    value = reactive(False)
+
+    class Changed(Message):
+        """The box was checked or cleared by the operator."""
+
+        def __init__(self, toggle: Toggle) -> None:
+            super().__init__()
+            self.toggle = toggle
+
+    def __init__(self, label: str, value: bool, *, id: str) -> None:
+        super().__init__(id=id)
+        self.label = label
+        self.set_reactive(Toggle.value, value)
+
+    def get_content_width(self, *_: object) -> int:
+        """Marker, box and label."""
+        return len(self.label) + 5
+
+    def render(self) -> Text:
+        """The box and its label."""
+        return Text(f"{'>' if self.has_focus else ' '}[{'x' if self.value else ' '}] {self.label}")
+
+    def action_switch(self) -> None:
+        """Change it and tell the screen."""
+        self.value = not self.value
+        self.post_message(self.Changed(self))
+
+
+class Field(Input):
+    """A text field of one line. Enter goes on to the next field; the screen decides what the last one does."""
+
+    EDITING: ClassVar[dict[str, str]] = {
+        "backspace": "delete_left",
+        "delete": "delete_right",
+        "left": "cursor_left",
+        "right": "cursor_right",
+        "home": "home",
+        "end": "end",
+        "ctrl+a": "home",
+        "ctrl+e": "end",
+        "ctrl+u": "delete_left_all",
+        "ctrl+k": "delete_right_all",
+        "ctrl+w": "delete_left_word",
+    }
+    cursor_blink = reactive(False, init=False)
+
+    def __init__(self, value: str = "", *, id: str, password: bool = False, placeholder: str = "") -> None:
+        super().__init__(value, id=id, password=password, placeholder=placeholder, compact=True, select_on_focus=False)
+
+    def on_key(self, event: events.Key) -> None:
+        """Editing keys act here and now, in order with the characters around them (see ``ConsoleApp.on_event``)."""
+        action = self.EDITING.get(event.key)
+        if action is not None:
+            event.stop()
+            event.prevent_default()
+            getattr(self, f"action_{action}")()
+
+
+class Row(Horizontal):
+    """A labelled field on one line; ``>`` before the label says that typing goes there."""
+
+    def __init__(self, label: str, field: Field, *, gap: bool = False) -> None:
+        super().__init__(classes="row gap" if gap else "row")
+        self._label = label
+        self._field = field
+
+    def compose(self) -> ComposeResult:
+        """Label and field."""
+        yield Lines(f"  {self._label}", classes="label")
+        yield self._field
+
+    def on_descendant_focus(self) -> None:
+        """Mark the row."""
+        self.query_one(Lines).update(f"> {self._label}")
+
+    def on_descendant_blur(self) -> None:
+        """Clear the mark."""
+        self.query_one(Lines).update(f"  {self._label}")

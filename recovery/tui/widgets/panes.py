@@ -1,0 +1,36 @@
+"""What is read, not operated: lines of text, a scrolling pane, a progress bar."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.containers import VerticalScroll
+from textual.reactive import reactive
+from textual.widget import Widget
+from textual.widgets import Static
+
+from recovery.tui.glyphs import EMPTY, FULL
+
+
+class Lines(Static):
+    """Text as it is: brackets in a disk's name are not markup."""
+
+    def __init__(self, text: str | Text = "", *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(text, id=id, classes=classes, markup=False)
+
+
+class Pane(VerticalScroll, can_focus=False):
+    """A part that may be longer than the screen; PgUp and PgDn scroll it wherever the focus is."""
+
+
+class Bar(Widget):
+    """A progress bar of whole cells with its percentage: ``████░░░░  50 %``. ``fraction`` None: not known yet."""
+
+    fraction: reactive[float | None] = reactive(None)
+
+    def render(self) -> Text:
+        """As wide as there is room."""
+        cells = max(4, self.size.width - 6)
+        fraction = min(1.0, max(0.0, self.fraction or 0.0))
+        full = int(cells * fraction)
+        percent = "  - %" if self.fraction is None else f"{int(fraction * 100):3d} %"
+        return Text(FULL * full + EMPTY * (cells - full) + " " + percent)
