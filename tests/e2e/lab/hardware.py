@@ -1,0 +1,160 @@
+"""What a virtual machine of the lab is made of, and the QEMU command line that builds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from recovery.commands import run
+from tests.e2e.lab.accel import Acceleration
+
+Firmware = Literal["bios", "uefi", "uefi-sb"]
+DiskBus = Literal["virtio", "sata", "nvme", "scsi"]
+
+OVMF = Path("/usr/share/OVMF")
+
+
+@dataclass(frozen=True)
+class DiskSpec:
+    """A disk of the machine; ``path`` is a raw file unless ``format`` says otherwise."""
+
+    path: Path
+    bus: DiskBus
+    serial: str
+    format: str = "raw"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the machine is made of. ``memory`` in MiB.
+
+    ``forwards`` maps a port on our loopback to (guest address, guest port). The guest reaches services on our
+    loopback at 10.0.2.2. ``nic_slot`` decides the name Linux gives the card.
+    """
+
+    firmware: Firmware
+    disks: tuple[DiskSpec, ...] = ()
+    nic: str = "virtio-net-pci"
+    nic_slot: int = 3
+    mac: str = "52:54:00:12:34:56"
+    cdrom: Path | None = None
+    usb: Path | None = None
+    memory: int = 2048
+    cpus: int = 2
+    forwards: dict[int, tuple[str, int]] = field(default_factory=dict)
+    kernel: tuple[Path, Path, str] | None = None
+    """Kernel, initrd and command line for a direct boot."""
+    end_at_reset: bool = False
+    """A restart ends QEMU: time to take the medium out."""
+    tap: str = ""
+    """The TAP device that the network card is plugged into, instead of QEMU's own network; the card is booted from."""
+    clock: str = "utc"
+    """What the machine's clock says at power-on: ``utc`` is right, ``2036-11-20T12:00:00`` ten years ahead."""
+    vnc: str = ""
+    """Where a person's viewer finds the screen: ``127.0.0.1:5`` is port 5905."""
+
+    def with_medium(self, iso: Path, *, vnc: str = "") -> Hardware:
+        """The same machine with a disc in its drive."""
+        return dataclasses.replace(self, cdrom=iso, end_at_reset=True, vnc=vnc)
+
+
+def command_line(hardware: Hardware, directory: Path, accel: Acceleration, sockets: Path | None = None) -> list[str]:
+    """QEMU's arguments for this machine; copies the firmware's variables on the first start."""
+    sockets = sockets or directory
+    argv = ["qemu-system-x86_64", "-nodefaults", "-name", "rekindle-lab", "-m", str(hardware.memory)]
+    argv += [*accel.arguments(), "-smp", str(min(hardware.cpus, accel.cpus)), "-vga", "std"]
+    argv += ["-rtc", f"base={hardware.clock}"]
+    argv += ["-display", f"vnc={hardware.vnc}" if hardware.vnc else "none"]
+    argv += ["-no-reboot"] if hardware.end_at_reset else []
+    argv += ["-machine", "q35,smm=on" if hardware.firmware == "uefi-sb" else "q35"]
+    argv += _firmware(hardware.firmware, directory)
+    argv += ["-qmp", f"unix:{sockets}/qmp.sock,server=on,wait=off"]
+    argv += [
+        "-chardev",
+        f"socket,id=serial0,path={sockets}/serial.sock,server=on,wait=off",
+    ]
+    argv += ["-serial", "chardev:serial0", "-device", "virtio-rng-pci,addr=0x1d"]
+    argv += _storage(hardware)
+    forwards = "".join(
+        f",hostfwd=tcp:127.0.0.1:{port}-{address}:{guest}" for port, (address, guest) in hardware.forwards.items()
+    )
+    network = (
+        f"tap,id=net0,ifname={hardware.tap},script=no,downscript=no" if hardware.tap else f"user,id=net0{forwards}"
+    )
+    card = f"{hardware.nic},netdev=net0,mac={hardware.mac},addr={hardware.nic_slot:#x}"
+    if hardware.tap:
+        # UEFI has its own driver for the card; only a BIOS needs the boot program of the card's ROM.
+        card += ",bootindex=0" + ("" if hardware.firmware == "bios" else ",romfile=")
+    argv += ["-netdev", network, "-device", card]
+    if hardware.kernel:
+        kernel, initrd, words = hardware.kernel
+        argv += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", words]
+    return argv
+
+
+def _firmware(firmware: Firmware, directory: Path) -> list[str]:
+    if firmware == "bios":
+        return []
+    code, template = {
+        "uefi": ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
+        "uefi-sb": ("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd"),
+    }[firmware]
+    variables = directory / "OVMF_VARS.fd"
+    if not variables.exists():
+        shutil.copy(OVMF / template, variables)
+    return [
+        "-global", "driver=cfi.pflash01,property=secure,value=on",
+        "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF / code}",
+        "-drive", f"if=pflash,format=raw,unit=1,file={variables}",
+    ][0 if firmware == "uefi-sb" else 2 :]  # fmt: skip
+
+
+def _storage(hardware: Hardware) -> list[str]:
+    argv: list[str] = []
+    # The medium comes first in the boot order: a person who puts a disc in wants to boot from it.
+    first = 1 if hardware.cdrom or hardware.usb or hardware.kernel or hardware.tap else 0
+    if hardware.cdrom:
+        argv += ["-drive", f"if=none,id=cd,media=cdrom,readonly=on,format=raw,file={hardware.cdrom}"]
+        argv += ["-device", "ide-cd,bus=ide.5,drive=cd,bootindex=0"]
+    if hardware.usb:
+        argv += ["-drive", f"if=none,id=usb,format=raw,file={hardware.usb}", "-device", "qemu-xhci,addr=0x1c"]
+        argv += ["-device", "usb-storage,drive=usb,serial=STICK0001,removable=on,bootindex=0"]
+    if any(disk.bus == "scsi" for disk in hardware.disks):
+        argv += ["-device", "virtio-scsi-pci,id=scsi0,addr=0x1b"]
+    for number, disk in enumerate(hardware.disks):
+        argv += [
+            "-drive",
+            f"if=none,id=disk{number},format={disk.format},discard=unmap,cache=writeback,file={disk.path}",
+        ]
+        tail = f"drive=disk{number},serial={disk.serial},bootindex={first + number}"
+        device = {
+            "virtio": f"virtio-blk-pci,addr={0x10 + number:#x}",
+            "sata": f"ide-hd,bus=ide.{number}",
+            "nvme": f"nvme,addr={0x10 + number:#x}",
+            "scsi": f"scsi-hd,bus=scsi0.0,scsi-id={number}",
+        }[disk.bus]
+        argv += ["-device", f"{device},{tail}"]
+    return argv
+
+
+def make_blank_disk(path: Path, size: int) -> Path:
+    """A sparse raw disk of ``size`` bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run(["qemu-img", "create", "-q", "-f", "raw", path, str(size)])
+    return path
+
+
+def free_port(count: int = 1) -> Sequence[int]:
+    """Ports on our loopback that nobody uses now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

@@ -1,0 +1,17 @@
+"""Codes are stable: each is documented, and the document names none that does not exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_every_code_is_documented() -> None:
+    sources = [ROOT / "recovery/plan/checks.py", ROOT / "recovery/engine/preflight.py"]
+    text = "".join(source.read_text() for source in sources)
+    used = set(re.findall(r'code="([a-z0-9-]+)"', text)) | set(re.findall(r'\("(pack-[a-z]+)", "', text))
+    documented = set(re.findall(r"^\| `([a-z0-9-]+)` \|", (ROOT / "docs/checks.md").read_text(), re.MULTILINE))
+    assert len(used) > 20
+    assert used == documented

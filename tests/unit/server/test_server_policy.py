@@ -1,0 +1,89 @@
+"""Who may do what, and what is a name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rekindle_server.names import check_prefix, parse_name
+from rekindle_server.policy import Action, Grant, Role, allows
+
+from recovery.errors import UsageError
+
+HEX = "ab" * 32
+NAMES = {
+    "repository": "repo.json",
+    "key": "keys/0123456789abcdef.json",
+    "pack": f"packs/ab/{HEX}",
+    "map": f"maps/{HEX}",
+    "mine": f"points/pve1/1700000000000000-{HEX}",
+    "other": f"points/db9/1700000000000000-{HEX}",
+}
+EVERYTHING = {(action, what) for action in ("read", "stat", "write", "delete") for what in NAMES}
+#: role -> what it may do when limited to pve*, and the map is not one of its hosts'
+ALLOWED: dict[Role, set[tuple[str, str]]] = {
+    "admin": EVERYTHING,
+    "restore": {(a, w) for a in ("read", "stat") for w in NAMES if w != "other"},
+    "capture": {
+        *((a, w) for a in ("read", "stat") for w in ("repository", "key", "mine")),
+        ("stat", "pack"),
+        *(("write", w) for w in ("pack", "map", "mine")),
+    },
+}
+
+
+@pytest.mark.parametrize("role", ["capture", "restore", "admin"])
+def test_the_whole_matrix(role: Role) -> None:
+    actions: tuple[Action, ...] = ("read", "stat", "write", "delete")
+    grant = Grant(actor="x", role=role, hosts=("pve*",))
+    allowed = {
+        (action, what)
+        for action in actions
+        for what, name in NAMES.items()
+        if allows(grant, action, parse_name(name), lambda digest: False)
+    }
+    assert allowed == ALLOWED[role]
+
+
+def test_capture_reads_the_maps_of_its_own_hosts_only() -> None:
+    grant = Grant(actor="x", role="capture", hosts=("pve1",))
+    assert allows(grant, "read", parse_name(NAMES["map"]), lambda digest: digest == HEX)
+    assert not allows(grant, "read", parse_name(NAMES["map"]), lambda digest: digest != HEX)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/etc/passwd",
+        "../repo.json",
+        "packs/../repo.json",
+        "packs/ab/../../repo.json",
+        ".server/server.sqlite",
+        ".incoming/lock",
+        "repo.json/",
+        "repo.json\n",
+        "./repo.json",
+        "keys/..json",
+        f"packs/cd/{HEX}",
+        f"packs/ab/{HEX.upper()}",
+        f"maps/{HEX}\0",
+        f"maps//{HEX}",
+        f"points/../1700000000000000-{HEX}",
+        f"points/./1700000000000000-{HEX}",
+        f"points/a/b/1700000000000000-{HEX}",
+    ],
+)
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        parse_name(name)
+
+
+@given(st.text(max_size=40))
+def test_a_prefix_that_is_accepted_cannot_leave_the_directory(text: str) -> None:
+    try:
+        check_prefix(text)
+    except UsageError:
+        return
+    assert not text.startswith(("/", "."))
+    assert not any(part.startswith(".") for part in text.split("/") if part)

@@ -1,0 +1,420 @@
+"""A double of ``EngineApi`` for the console's tests: a machine with three disks and more, and a host with two VMs.
+
+It behaves as the contract says, checks what it is given (passphrase, confirmations, plan id), and can be told to hold
+a run, to let it fail, or to be idle, so that each state of the console can be reached.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from recovery.engine.api import (
+    Access,
+    FoundAnswers,
+    LocalRepository,
+    Medium,
+    NetworkConfig,
+    Notice,
+    RemoteAccess,
+    Report,
+    RepositoryInfo,
+    RunState,
+    ServerIdentity,
+    Unattended,
+)
+from recovery.errors import (
+    AccessError,
+    BusyError,
+    CancelledError,
+    CommandError,
+    NotFoundError,
+    PlanRefusedError,
+    RekindleError,
+    UnsafeTargetError,
+)
+from recovery.events import Event, Message, Progress, RunFinished, StepFinished, StepStarted
+from recovery.format.point import DiskMapRef, Point, PointBody, PointDisk, PointHeader, PointSummary
+from recovery.layout import Content, Partition, PartitionTable, SystemFacts, VirtualMachine, VmDisk, VolumeGroup
+from recovery.machine.model import Disk, Machine, Nic
+from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan, Suggestion
+from recovery.plan.repair import build_repair
+from recovery.repository.mdns import DiscoveredServer
+from recovery.restore.report import DiskReport
+from recovery.units import GIB, MIB, format_size
+
+URL = "https://backup.example.org:8460"
+FINGERPRINT = "9F:86:D0:81:88:4C:7D:65:9A:2F:EA:A0:C5:5A:D0:15:A3:BF:4F:1B:2B:0B:82:2C:D1:5D:6C:15:B0:F0:0A:08"
+USER, PASSWORD, CODE, PASSPHRASE = "restore", "wool-gate", "K7QF-2MZD", "correct horse battery"
+HOST = "hv1.example.org"
+NOW = 1_763_900_000.0
+
+BLANK = Disk(
+    id="wwn:0x5002538d40f1a001",
+    path="/dev/nvme0n1",
+    size=1000204886016,
+    bus="nvme",
+    model="Samsung SSD 980 PRO",
+    serial="S5GXNX0T103344",
+)
+USED = Disk(
+    id="wwn:0x5000c500a1b2c3d4",
+    path="/dev/sda",
+    size=480103981056,
+    bus="sata",
+    model="ST480 Nytro 1351",
+    serial="ZHZ0A1B2",
+    table=PartitionTable(
+        kind="gpt",
+        partitions=(
+            Partition(number=1, start=MIB, size=512 * MIB, content=Content(kind="vfat"), name="EFI System"),
+            Partition(number=2, start=513 * MIB, size=400 * GIB, content=Content(kind="ext4", label="archive")),
+        ),
+    ),
+    systems=("Debian GNU/Linux 12 on partition 2",),
+)
+BUSY = Disk(
+    id="serial:WDC:WD-77",
+    path="/dev/sdb",
+    size=2000398934016,
+    bus="usb",
+    model="WDC Elements",
+    serial="WD-77",
+    removable=True,
+    repository="4f2a77aa01bc",
+    busy=("/dev/sdb1 is mounted on /run/rekindle/usb/sdb1.",),
+    table=PartitionTable(kind="gpt", partitions=(Partition(number=1, start=MIB, size=1862 * GIB),)),
+)
+MEDIUM_DISK = Disk(
+    id="path:/dev/sr0",
+    path="/dev/sr0",
+    size=290 * MIB,
+    bus="sata",
+    model="QEMU DVD-ROM",
+    read_only=True,
+    removable=True,
+    boot_medium=True,
+)
+NO_SERIAL = Disk(id="path:/dev/vdb", path="/dev/vdb", size=64 * GIB, bus="virtio")
+MACHINE = Machine(
+    firmware="uefi",
+    memory=64 * GIB,
+    cpus=16,
+    vendor="Supermicro",
+    model="X11",
+    disks=(BLANK, USED, BUSY, MEDIUM_DISK, NO_SERIAL),
+    nics=(
+        Nic(name="enp3s0", mac="52:54:00:12:34:56", driver="e1000e", carrier=True, speed=1000),
+        Nic(name="enp4s0", mac="52:54:00:12:34:57", driver="ixgbe"),
+    ),
+)
+ADDRESS = "192.168.1.20/24"
+
+
+def with_address(machine: Machine, interface: str = "enp3s0", address: str = ADDRESS) -> Machine:
+    """The machine with one more address."""
+    nics = tuple(
+        msgspec.structs.replace(nic, addresses=(address,)) if nic.name == interface else nic for nic in machine.nics
+    )
+    return msgspec.structs.replace(machine, nics=nics)
+
+
+SYSTEM_TABLE = PartitionTable(
+    kind="gpt",
+    partitions=(
+        Partition(number=1, start=MIB, size=512 * MIB, type="c12a7328-f81f-11d2-ba4b-00a0c93ec93b",
+                  content=Content(kind="vfat"), name="EFI System"),
+        Partition(number=2, start=513 * MIB, size=20 * GIB, content=Content(kind="ext4", label="root")),
+        Partition(number=3, start=513 * MIB + 20 * GIB, size=79 * GIB,
+                  content=Content(kind="LVM2_member", uuid="pv-1")),
+    ),
+)  # fmt: skip
+DATA_TABLE = PartitionTable(
+    kind="gpt",
+    partitions=(Partition(number=1, start=MIB, size=60 * GIB - 2 * MIB, content=Content(kind="xfs", label="images")),),
+)
+
+
+def make_point(number: int, disks: int = 1) -> Point:
+    """A point of the host, the higher the newer; an odd one was taken while the host ran."""
+    created = NOW - (5 - number) * 86400
+    found = [
+        PointDisk(name=f"disk{i}", size=(100 if i == 1 else 60) * GIB, sector_size=512, chunk_size=MIB, root="ab" * 32,
+                  device=f"/dev/sd{chr(96 + i)}", model="PERC H740P", used=(31 if i == 1 else 12) * GIB,
+                  changed=(31 * GIB if number == 1 else number * number * 300 * MIB),
+                  table=SYSTEM_TABLE if i == 1 else DATA_TABLE)
+        for i in range(1, disks + 1)
+    ]  # fmt: skip
+    vms = (
+        VirtualMachine(name="web1", memory=4 * GIB, vcpus=2, autostart=True, state="running",
+                       disks=(VmDisk(target="vda", source="/var/lib/libvirt/images/web1.qcow2", format="qcow2",
+                                     size=20 * GIB, on="disk1:2"),)),
+        VirtualMachine(name="db1", memory=16 * GIB, vcpus=4, autostart=True, state="running",
+                       disks=(VmDisk(target="vda", source="/dev/vg0/db1", size=40 * GIB, on="vg0/db1"),)),
+    )  # fmt: skip
+    return Point(
+        id=f"{number:02x}" * 32,
+        header=PointHeader(
+            version=1,
+            repository="4f2a",
+            host=HOST,
+            created=created,
+            parent="" if number == 1 else f"{number - 1:02x}" * 32,
+            maps=tuple(DiskMapRef(disk=d.name, map="aa") for d in found),
+        ),
+        body=PointBody(
+            disks=tuple(found),
+            consistency="filesystem" if number % 2 else "offline",
+            firmware="uefi",
+            system=SystemFacts(os_name="Debian GNU/Linux 12 (bookworm)"),
+            vms=vms,
+            volume_groups=(VolumeGroup(name="vg0", pv_uuids=("pv-1",)),),
+        ),
+    )
+
+
+class FakeEngine:
+    """See the module. ``hold`` cleared: a run waits in the middle until it is set."""
+
+    def __init__(self, *, address: bool = False, disks: int = 1, trusted: bool = True, pace: float = 0.0) -> None:
+        self.machine_now = with_address(MACHINE) if address else MACHINE
+        self.all_points = [make_point(number, disks) for number in range(1, 5)]
+        self.trusted = trusted
+        self.pace = pace
+        self.hold = threading.Event()
+        self.hold.set()
+        self.fail_with: RekindleError | None = None
+        self.plan_problems: tuple[Problem, ...] = ()
+        self.calls: list[tuple[str, object]] = []
+        self._changed = threading.Condition()
+        self._events: list[Event] = []
+        self._state = RunState()
+        self._unattended = Unattended()
+        self._remote = (False, False)
+        self.announced: list[DiscoveredServer] = []
+        self._plan: RestorePlan | None = None
+        self._cancelled = False
+
+    # --- machine and repository -------------------------------------------------------------------------------
+
+    def medium(self) -> Medium:
+        return Medium(server=URL, ca_fingerprint="cd" * 32, version="0.1.0")
+
+    def machine(self, refresh: bool = False) -> Machine:
+        return self.machine_now
+
+    def configure_network(self, config: NetworkConfig) -> Machine:
+        self.calls.append(("configure_network", config))
+        if config.interface == "enp4s0":
+            raise CommandError("enp4s0 got no address: the link is down.", hint="Check the cable.")
+        self.machine_now = with_address(self.machine_now, config.interface, config.address or ADDRESS)
+        return self.machine_now
+
+    def identify(self, url: str) -> ServerIdentity:
+        reason = "" if self.trusted else "It was not signed by the medium's authority."
+        return ServerIdentity(
+            url=url, fingerprint="00:11", ca_fingerprint=FINGERPRINT, trusted=self.trusted, reason=reason
+        )
+
+    def local_repositories(self) -> list[LocalRepository]:
+        return [LocalRepository(id="4f2a77aa01bc", path="/run/rekindle/usb/sdb1", device="/dev/sdb1", size=1862 * GIB)]
+
+    def connect(self, access: Access) -> RepositoryInfo:
+        self.calls.append(("connect", access))
+        if access.url and (access.user, access.password) != (USER, PASSWORD) and access.code != CODE:
+            raise AccessError("The server refused this user and password.", hint="Check both, or ask for a code.")
+        if access.secret != PASSPHRASE:
+            raise AccessError("The passphrase does not open the repository.", hint="Type it again; mind Caps Lock.")
+        return RepositoryInfo(id="4f2a77aa01bc", location=access.url or access.path, hosts=(HOST, "hv2.example.org"))
+
+    def points(self, host: str) -> list[PointSummary]:
+        if host != HOST:
+            return []
+        return [PointSummary(id=p.id, host=HOST, created=p.header.created) for p in self.all_points]
+
+    def point(self, host: str, point: str) -> Point:
+        for candidate in self.all_points:
+            if candidate.id == point:
+                return candidate
+        raise NotFoundError(f"{host} has no point {point}.")
+
+    def suggest(self, host: str, point: str) -> list[Suggestion]:
+        targets = [BLANK.id, USED.id, ""]
+        return [
+            Suggestion(disk=disk.name, target=targets[i], reason="It is blank, fast and large enough.")
+            for i, disk in enumerate(self.point(host, point).body.disks)
+        ]
+
+    # --- plan and run -----------------------------------------------------------------------------------------
+
+    def plan(self, choices: Choices) -> RestorePlan:
+        point = self.point(choices.host, choices.point)
+        problems = list(self.plan_problems)
+        assignments = []
+        for source in point.body.disks:
+            target = self.machine_now.disk(choices.targets.get(source.name, ""))
+            if target is None:
+                continue
+            if target.size < source.size:
+                problems.append(
+                    Problem(
+                        severity="error",
+                        code="target-too-small",
+                        what=f"{target.path} is too small for {source.name}.",
+                        why=f"It has {format_size(target.size)}, {format_size(source.size)} are needed.",
+                        todo="Choose a larger disk.",
+                    )
+                )
+            losses = () if target.blank else tuple(target.systems) + ("the filesystem 'archive' (400 GiB)",)
+            assignments.append(DiskAssignment(source=source, target=target, losses=losses))
+        steps = [PlanStep(id="open", title="Open the targets", detail="Look at every target once more")]
+        steps += [PlanStep(id=f"stream:{a.source.name}", title=f"Restore {a.source.name} to {a.target.path}", destructive=True) for a in assignments]  # noqa: E501  # fmt: skip
+        steps += [
+            PlanStep(id="adapt", title="Make the host start on this machine"),
+            PlanStep(id="prove", title="Report what was done and verified"),
+        ]
+        body = (choices, assignments, steps, problems)
+        self._plan = RestorePlan(
+            id=f"{hash(msgspec.json.encode(body)) & 0xFFFFFFFF:08x}",
+            choices=choices,
+            assignments=tuple(assignments),
+            steps=tuple(steps),
+            problems=tuple(problems),
+            logical=sum(a.source.size for a in assignments),
+            used=sum(a.source.used for a in assignments),
+        )
+        return self._plan
+
+    def plan_repair(self, disks: tuple[str, ...], grow: bool = True) -> RestorePlan:
+        self.calls.append(("plan_repair", disks))
+        steps = [("adapt.mount", "Find the host on the disks"), ("adapt.bootloader", "Install the boot loader")]
+        _, self._plan = build_repair(disks, self.machine_now, grow=grow, adaptation=steps)
+        return self._plan
+
+    def start(self, plan_id: str, confirmations: dict[str, str], countdown: int = 0) -> None:
+        self.calls.append(("start", confirmations))
+        if self._plan is None or self._plan.id != plan_id or not self._plan.allowed:
+            raise PlanRefusedError("That is not the plan made last.", hint="Plan again.")
+        if self._state.phase == "running":
+            raise BusyError("A restore is running.")
+        for assignment in self._plan.assignments:
+            if confirmations.get(assignment.target.id) != assignment.target.confirmation:
+                raise UnsafeTargetError(f"{assignment.target.path} was not confirmed.")
+        self._events, self._cancelled = [], False
+        self._state = RunState(phase="running", plan=self._plan)
+        threading.Thread(target=self._run, args=(self._plan,), daemon=True).start()
+
+    def _tell(self, event: Event) -> None:
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+        time.sleep(self.pace)
+
+    def _run(self, plan: RestorePlan) -> None:
+        error: RekindleError | None = None
+        try:
+            for number, step in enumerate(plan.steps, 1):
+                self._tell(StepStarted(step=step.id, title=step.title, number=number, of=len(plan.steps)))
+                if step.id.startswith("stream:"):
+                    self._restore(plan, step.id)
+                if step.id == "adapt":
+                    self._tell(Message(text="fstab: /dev/sda2 is named by its UUID now", step="adapt"))
+                self._tell(StepFinished(step=step.id, summary="done", seconds=3.0))
+        except RekindleError as caught:
+            error = caught
+        phase = "finished" if error is None else "cancelled" if isinstance(error, CancelledError) else "failed"
+        report = error.report() if error else None
+        self._state = RunState(phase=phase, plan=plan, error=report, report=None if error else self._report(plan))  # type: ignore[arg-type]
+        self._tell(RunFinished(error=report, summary="done"))
+
+    def _restore(self, plan: RestorePlan, step: str) -> None:
+        source = next(a.source for a in plan.assignments if step == f"stream:{a.source.name}")
+        for tenth in range(11):
+            done = source.size * tenth // 10
+            self._tell(
+                Progress(step=step, disk=source.name, done=done, total=source.size, transferred=done // 8,
+                         written=done // 3, skipped=done // 2, rate=412e6, eta=(source.size - done) / 412e6,
+                         retries=tenth // 4)
+            )  # fmt: skip
+            if tenth == 4:
+                self._tell(Message(text="Asked again for pack 3f2a (connection reset)", level="warning", step=step))
+                while not self.hold.wait(0.02):
+                    if self._cancelled:
+                        break
+            if self._cancelled:
+                raise CancelledError("The restore was stopped.", hint="Start it again to continue.")
+            if tenth == 6 and self.fail_with is not None:
+                failure, self.fail_with = self.fail_with, None
+                raise failure
+
+    def _report(self, plan: RestorePlan) -> Report:
+        return Report(
+            host=plan.choices.host,
+            point=plan.choices.point,
+            point_created=next((p.header.created for p in self.all_points if p.id == plan.choices.point), 0.0),
+            started=NOW,
+            finished=NOW + 300,
+            disks=tuple(
+                DiskReport(disk=a.source.name, target=a.target.path, logical=a.source.size, transferred=4 * GIB,
+                           written=31 * GIB, zeroed=20 * GIB, skipped=a.source.size - 51 * GIB, seconds=240.0,
+                           verified=True, verified_bytes=256 * MIB, root="3fa9c1d2" * 8)
+                for a in (plan.assignments if plan.choices.restore else ())
+            ),
+            steps=tuple((step.id, 3.0) for step in plan.steps),
+            changes=("The initramfs has the driver of this disk (nvme).", "br0 uses enp3s0 instead of eno1."),
+            warnings=("The clock of this machine was 2 minutes behind.",),
+            log_path="/var/log/rekindle/restore.log",
+        )  # fmt: skip
+
+    def cancel(self) -> None:
+        self.calls.append(("cancel", None))
+        self._cancelled = True
+
+    def state(self) -> RunState:
+        return msgspec.structs.replace(self._state, events=len(self._events))
+
+    def events(self, since: int = 0) -> Iterator[Event]:
+        while True:
+            with self._changed:
+                while len(self._events) <= since:
+                    self._changed.wait(timeout=5)
+                new = self._events[since:]
+            for event in new:
+                since += 1
+                yield event
+                if isinstance(event, RunFinished):
+                    return
+
+    def log(self, lines: int = 200) -> list[str]:
+        return ["engine started"]
+
+    def save_log(self, directory: str = "") -> str:
+        return "/run/rekindle/usb/sdc1/rekindle-2026-11-23"
+
+    def reboot(self, power_off: bool = False) -> None:
+        self.calls.append(("reboot", power_off))
+
+    def answers(self) -> FoundAnswers:
+        return FoundAnswers()
+
+    def unattended(self, update: Unattended | None = None) -> Unattended:
+        self._unattended = update or self._unattended
+        return self._unattended
+
+    def tell_server(self, notice: Notice) -> bool:
+        return False
+
+    def remote_access(self, ssh: bool | None = None, status: bool | None = None) -> RemoteAccess:
+        on = self._remote
+        self._remote = on = (on[0] if ssh is None else ssh, on[1] if status is None else status)
+        return RemoteAccess(
+            ssh=on[0], password="8Q2K-7Z0M-4TXA" if on[0] else "", host_key="SHA256:uNiVztksCsDhcc0u9e8BgrJX" * on[0],
+            addresses=("192.168.1.20",), status=("http://192.168.1.20/3FHK-20TZ-9PWE",) * on[1],
+        )  # fmt: skip
+
+    def discover(self) -> list[DiscoveredServer]:
+        self.calls.append(("discover", None))
+        return self.announced

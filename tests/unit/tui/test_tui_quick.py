@@ -1,0 +1,152 @@
+"""Nothing blocks: while the engine thinks, and with ten thousand points, the console answers to keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from recovery.format.point import PointSummary
+from recovery.tui.screens.point import PointScreen
+from recovery.tui.widgets.choice import ChoiceList
+from tests.unit.tui.console import Console, console, run
+from tests.unit.tui.fake_engine import BLANK, FakeEngine
+
+#: Seconds that the loop may work without looking at keys.
+LIMIT = 0.1
+#: Seconds that the slow engine takes for each answer; a call of it in the loop would be seen at once.
+SLOW = 0.4
+
+
+class SlowEngine(FakeEngine):
+    """Every question takes ``SLOW`` seconds."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name in (
+            "machine",
+            "identify",
+            "connect",
+            "points",
+            "point",
+            "suggest",
+            "plan",
+            "start",
+            "state",
+            "cancel",
+        ):
+
+            def slowly(*args: object, **kwargs: object) -> object:
+                time.sleep(SLOW)
+                return found(*args, **kwargs)
+
+            return slowly
+        return found
+
+
+class Lag:
+    """How long the loop was busy at most between two looks at keys: in CPU time, so that other programs on the
+    machine do not count, and in wall time, in which a blocking call would be seen."""
+
+    def __init__(self) -> None:
+        self.cpu = self.wall = 0.0
+
+    async def watch(self) -> None:
+        while True:
+            cpu, wall = time.thread_time(), time.monotonic()
+            await asyncio.sleep(0)
+            self.cpu = max(self.cpu, time.thread_time() - cpu)
+            # A blocking call costs no CPU; what other programs took away is not told from it, so the limit is wide.
+            self.wall = max(self.wall, time.monotonic() - wall)
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[Lag]:
+    lag = Lag()
+    task = asyncio.create_task(lag.watch())
+    yield lag
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def through(c: Console, wait: Callable[[str], Any]) -> None:
+    """The whole way by Enter."""
+    for screen in ("Point", "Target disks"):
+        await wait(screen)
+        await c.press("enter")
+    await wait("Plan")
+    await c.shows("Nothing was written yet")
+    await c.press("enter")
+    await wait("Confirm")
+    await c.type(BLANK.serial)
+    await c.press("enter", "enter")
+    await wait("Result")
+
+
+def test_a_slow_engine_does_not_freeze_the_keys() -> None:
+    async def test() -> None:
+        async with console(SlowEngine(address=True)) as c, watched() as lag:
+
+            async def wait(screen: str) -> None:
+                await c.until(lambda: c.title == f"Rekindle · {screen}", screen)
+                await c.until(lambda: not getattr(c.app.screen, "busy", False), f"{screen} at rest")
+
+            await c.sign_in()
+            # While it asks for the points: help opens at once, and the answer comes behind it.
+            await c.press("enter")
+            before = time.monotonic()
+            await c.press("f1")
+            await c.until(lambda: "Help · Host" in c.text, "help while the engine thinks")
+            opened = time.monotonic() - before
+            await c.press("escape")
+            await wait("Point")
+            await through(c, wait)
+            assert opened < SLOW * 2
+            assert lag.cpu < LIMIT * 3, f"the loop worked {lag.cpu:.3f} s without looking at keys"
+
+    run(test)
+
+
+def test_ten_thousand_points_do_not_slow_the_keys_down() -> None:
+    async def test() -> None:
+        engine = FakeEngine(address=True)
+        now = time.time()
+        many = [
+            PointSummary(id=f"{n:064x}", host="hv1.example.org", created=now - (10_000 - n) * 60)
+            for n in range(10_000)
+        ]
+        asked: list[str] = []
+
+        def point(host: str, id: str) -> object:
+            asked.append(id)
+            return engine.all_points[1]
+
+        engine.points = lambda host: many  # type: ignore[method-assign]
+        engine.point = point  # type: ignore[method-assign, assignment]
+        async with console(engine) as c:
+            await c.sign_in()
+            await c.press("enter")
+            await c.on("Point")
+            await c.shows("today")
+            async with watched() as lag:
+                for key in ("down", "pagedown", "left", "minus", "end", "home", "plus", "right"):
+                    await c.press(key)
+            assert lag.cpu < LIMIT, f"a key took {lag.cpu:.3f} s"
+            # Only what came into sight was read, not ten thousand points.
+            assert len(set(asked)) < 200
+            async with watched() as lag:
+                await c.type("yesterday 14:00")
+                await c.press("enter")
+                await c.until(lambda: c.app.focused is c.app.screen.query_one("#points"), "the list")
+            assert lag.cpu < LIMIT * 2, f"the way to a time took {lag.cpu:.3f} s"
+            screen = c.app.screen
+            assert isinstance(screen, PointScreen)
+            selected = screen.query_one("#points", ChoiceList).selected
+            assert 0 < int(selected, 16) < 9_999
+
+    run(test)

@@ -1,0 +1,185 @@
+"""Points as a timeline: days, hours, jumps, and what is typed to find a time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recovery.errors import UsageError
+from recovery.format.point import PointSummary
+from recovery.tui.timeline import Timeline
+from recovery.tui.when import parse_when
+from recovery.tui.widgets.choice import HEADING
+from tests.unit.tui.fake_engine import make_point
+
+
+@pytest.fixture(autouse=True)
+def berlin(time_zone: Callable[[str], None]) -> None:
+    time_zone("Europe/Berlin")
+
+
+def at(text: str) -> float:
+    """``2025-11-22 15:00`` in Berlin."""
+    return datetime.strptime(text, "%Y-%m-%d %H:%M").astimezone().timestamp()
+
+
+NOW = "2025-11-22 15:30"  # a Saturday
+
+
+@pytest.mark.parametrize(
+    ("typed", "last"),
+    [
+        ("14:00", "2025-11-22 14:00"),
+        ("14.05", "2025-11-22 14:05"),
+        ("14", "2025-11-22 14:00"),
+        ("14h", "2025-11-22 14:00"),
+        ("1405", "2025-11-22 14:05"),
+        ("23:00", "2025-11-21 23:00"),  # the last one that has passed
+        ("yesterday 14:00", "2025-11-21 14:00"),
+        ("  Yesterday   14:00 ", "2025-11-21 14:00"),
+        ("thu 8:30", "2025-11-20 08:30"),
+        ("saturday 8:30", "2025-11-22 08:30"),
+        ("2025-11-20 14:00", "2025-11-20 14:00"),
+        ("2025-11-20T14:00", "2025-11-20 14:00"),
+        ("2025-11-20T13:00Z", "2025-11-20 14:00"),
+        ("2025-11-20 13:00 utc", "2025-11-20 14:00"),
+        ("13:00 UTC", "2025-11-22 14:00"),
+        ("11-20 14:00", "2025-11-20 14:00"),
+        ("12-24 14:00", "2024-12-24 14:00"),
+        ("2025-10-26 14:00", "2025-10-26 14:00"),
+        ("2025-07-01 14:00", "2025-07-01 14:00"),  # summer time then, not now
+    ],
+)
+def test_a_moment_means_everything_up_to_it(typed: str, last: str) -> None:
+    when = parse_when(typed, datetime.fromtimestamp(at(NOW)).astimezone())
+    assert when.first is None
+    assert when.holds(at(last))
+    assert when.holds(at(last) + 59)
+    assert not when.holds(at(last) + 60)
+
+
+def test_seconds_and_ago() -> None:
+    now = datetime.fromtimestamp(at(NOW)).astimezone()
+    assert not parse_when("14:00:05", now).holds(at("2025-11-22 14:00") + 6)
+    assert parse_when("14:00:05", now).holds(at("2025-11-22 14:00") + 5)
+    assert parse_when("3 hours ago", now).last == at("2025-11-22 12:30")
+    assert parse_when("2d", now).last == at("2025-11-20 15:30")
+    assert parse_when("30 min", now).last == at("2025-11-22 15:00")
+
+
+@pytest.mark.parametrize(
+    ("typed", "first", "hours"),
+    [
+        ("yesterday", "2025-11-21 00:00", 24),
+        ("today", "2025-11-22 00:00", 24),
+        ("thu", "2025-11-20 00:00", 24),
+        ("2025-11-20", "2025-11-20 00:00", 24),
+        ("2025-10-26", "2025-10-26 00:00", 25),  # the clock was put back
+        ("2025-03-30", "2025-03-30 00:00", 23),
+    ],
+)
+def test_a_day_means_that_day(typed: str, first: str, hours: int) -> None:
+    when = parse_when(typed, datetime.fromtimestamp(at(NOW)).astimezone())
+    assert when.first == at(first)
+    assert not when.holds(at(first) - 1)
+    assert when.holds(at(first) + hours * 3600 - 1)
+    assert not when.holds(at(first) + hours * 3600)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "",
+        "   ",
+        "foo",
+        "25:00",
+        "14:61",
+        "2025-13-01",
+        "2025-02-30 14:00",
+        "- 14:00",
+        "9999999999 weeks ago",
+        "0001-01-01",
+        "9999-12-31",
+    ],
+)
+def test_what_is_no_time_is_refused_with_examples(typed: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_when(typed, datetime.fromtimestamp(at(NOW)).astimezone())
+    assert "yesterday 14:00" in error.value.hint
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.text(max_size=20))
+def test_nothing_typed_breaks_it(typed: str) -> None:
+    with contextlib.suppress(UsageError):
+        assert parse_when(typed, datetime(2025, 11, 22, 15, 30, tzinfo=UTC).astimezone()).last >= 0
+
+
+def timeline(*times: str) -> Timeline:
+    return Timeline.of([PointSummary(id=text, host="h", created=at(text)) for text in times], at(NOW))
+
+
+def test_days_are_headings_and_the_newest_is_on_top() -> None:
+    shown = timeline("2025-11-20 09:00", "2025-11-22 14:00", "2025-11-22 14:30", "2025-11-21 23:59")
+    rows = shown.rows(60)
+    ids = ["", "2025-11-22 14:30", "2025-11-22 14:00", "", "2025-11-21 23:59", "", "2025-11-20 09:00"]
+    assert [id for id, _ in rows] == ids
+    headings = [text for id, text in rows if id == HEADING]
+    assert headings[0].startswith("── Sat 2025-11-22, today, 2 points ─")
+    assert headings[1].startswith("── Fri 2025-11-21, yesterday, 1 point ─")
+    assert headings[2].startswith("── Thu 2025-11-20, 2 days ago, 1 point ─")
+    assert {len(text) for text in headings} == {60}
+
+
+def test_the_hour_stands_on_its_newest_point_only() -> None:
+    shown = timeline("2025-11-22 14:00", "2025-11-22 14:30", "2025-11-22 13:59", "2025-11-21 13:30")
+    starts = [shown.row(id, {})[:13] for id, _ in shown.rows(60) if id]
+    assert starts == ["14h 14:30 CET", "    14:00 CET", "13h 13:59 CET", "13h 13:30 CET"]
+    assert "12:59 UTC" in shown.row("2025-11-22 13:59", {})
+
+
+def test_jumps() -> None:
+    times = [f"2025-11-{day} {hour:02}:{minute}" for day in (20, 21, 22) for hour in (3, 9) for minute in ("00", "30")]
+    shown = timeline(*times)
+    assert shown.jump("2025-11-22 09:00", "day", -1) == "2025-11-21 09:30"
+    assert shown.jump("2025-11-21 03:00", "day", -1) == "2025-11-20 09:30"
+    assert shown.jump("2025-11-20 03:00", "day", 1) == "2025-11-21 09:30"
+    assert shown.jump("2025-11-20 03:00", "day", -1) == "2025-11-20 03:00"  # there is none before
+    assert shown.jump("2025-11-22 03:00", "day", 1) == "2025-11-22 09:30"  # none after: the newest of its own
+    assert shown.jump("2025-11-22 09:30", "hour", -1) == "2025-11-22 03:30"
+    assert shown.jump("2025-11-22 03:30", "hour", -1) == "2025-11-21 09:30"
+    assert shown.jump("2025-11-21 09:30", "hour", 1) == "2025-11-22 03:30"
+    assert shown.jump("not there", "hour", 1) == "not there"
+
+
+def test_the_size_of_change_is_a_figure_and_a_bar() -> None:
+    points = {(p := make_point(number)).id: p for number in (1, 2, 3, 4)}
+    summaries = [PointSummary(id=p.id, host="h", created=p.header.created) for p in points.values()]
+    shown = Timeline.of(summaries, at(NOW))
+    rows = [shown.row(id, points) for id, _ in shown.rows(76) if id]
+    assert "offline     +4.69 GiB ████████" in rows[0]
+    assert "filesystem  +2.64 GiB █████" in rows[1]
+    assert rows[3].endswith("filesystem  first, 100 GiB")
+    assert shown.row(rows_id := next(id for id, _ in shown.rows(76) if id), {}).endswith("reading ...") and rows_id
+    assert max(map(len, rows)) <= 76
+
+
+def test_ten_thousand_points_are_ready_at_once() -> None:
+    begin = at(NOW)
+    points = [PointSummary(id=str(n), host="h", created=begin - n * 60) for n in range(10_000)]
+    start = time.process_time()
+    shown = Timeline.of(points, begin)
+    rows = shown.rows(76)
+    assert time.process_time() - start < 0.5  # about 0.03 s; the machine may be busy
+    assert len(rows) == 10_000 + len({(datetime.fromtimestamp(p.created)).date() for p in points})
+    assert shown.jump("0", "day", -1) == next(
+        p.id
+        for p in points
+        if datetime.fromtimestamp(p.created).date() == (datetime.fromtimestamp(begin).date() - timedelta(days=1))
+    )
