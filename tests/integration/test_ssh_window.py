@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import textwrap
 import time
@@ -83,7 +84,8 @@ class Medium:
                     break
         finally:
             os.close(terminal)
-            os.kill(child, 15)
+            # Not SIGTERM, which unshare blocks, nor the hang-up alone, which a run under nohup ignores.
+            os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         return plain(said)
 
