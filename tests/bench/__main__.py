@@ -114,8 +114,10 @@ def install() -> None:
     lacking = missing(*PACKAGES)
     if lacking:
         sudo = [] if os.geteuid() == 0 else ["sudo"]
-        apt = [*sudo, "apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"]
-        subprocess.run([*apt, *lacking], check=True)
+        apt = [*sudo, "apt-get", "-o", "DPkg::Lock::Timeout=300"]
+        for words in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *lacking]):
+            if subprocess.run([*apt, *words]).returncode:
+                sys.exit("apt-get failed, see above: is this machine's Debian mirror reachable?")
     say("Everything is installed." if all(map(shutil.which, PACKAGES.values())) else "Something is still missing.")
 
 
