@@ -6,7 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says something about the machine, nothing about the code.
+hypothesis.settings.register_profile("rekindle", deadline=None)
+hypothesis.settings.load_profile("rekindle")
 
 
 @pytest.fixture(autouse=True)

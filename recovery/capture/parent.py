@@ -9,6 +9,7 @@ from recovery.errors import AccessError, RekindleError
 from recovery.events import Listener, Message
 from recovery.format.chunkmap import ChunkMap
 from recovery.format.point import Point, PointDisk, PointSummary
+from recovery.repository.clock import TOLERANCE, utc
 from recovery.repository.repository import Repository
 
 
@@ -45,6 +46,18 @@ def _same_file(source: Source, disk: PointDisk) -> bool:
 
 def _same_name(source: Source, disk: PointDisk) -> bool:
     return source.name == disk.name and source.size == disk.size
+
+
+def tell_of_clock(parent: PointSummary | None, now: float, listener: Listener) -> None:
+    """Say it when the newest point of the host is dated after this machine's ``now`` (seconds since the epoch): points
+    go forward in time, so the new one gets a time that is not its own."""
+    if parent is None or parent.created <= now + TOLERANCE:
+        return
+    text = (
+        f"The newest point of {parent.host} is dated {utc(parent.created)}, this machine's clock says {utc(now)}: one "
+        "of them is wrong. The new point is dated just after that one. Set the clock ('date'), and keep it set by NTP."
+    )
+    listener(Message(text=text, level="warning"))
 
 
 def base_maps(

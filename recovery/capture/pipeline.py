@@ -13,7 +13,7 @@ from recovery.capture.figures import STEP, Figures
 from recovery.capture.hashing import BATCH_BYTES, Batch, Worker
 from recovery.capture.inventory import Inventory, take_inventory
 from recovery.capture.packer import Packer
-from recovery.capture.parent import base_maps
+from recovery.capture.parent import base_maps, tell_of_clock
 from recovery.capture.privately import in_private_mounts
 from recovery.capture.reader import chunk_runs
 from recovery.capture.request import CaptureRequest
@@ -62,6 +62,7 @@ def _capture(
     with open_sources(request.disks, request.image_format) as sources:
         inventory = _look(sources, request, listener)
         parent = repository.latest(request.host)
+        tell_of_clock(parent, started, listener)
         bases = base_maps(repository, request.host, parent, sources, listener)
         disks = []
         for source in sources:

@@ -14,9 +14,13 @@ from recovery.cli.progress import progress_listener
 from recovery.errors import IntegrityError, UsageError
 from recovery.format.chunk import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from recovery.repository.check import CheckReport, check
+from recovery.repository.distrust import distrust
 from recovery.repository.location import is_remote, open_store
 from recovery.repository.repository import Repository, list_hosts, list_points, read_repository_file
 from recovery.units import format_duration, format_size, parse_size
+
+#: As for a user's password; whoever has a copy of the repository can try passphrases without anybody's notice.
+MIN_PASSPHRASE = 10
 
 
 @click.group()
@@ -46,8 +50,15 @@ def init(
         )
     if recovery_key_file is not None and recovery_key_file.exists():
         raise UsageError(f"'{recovery_key_file}' exists already.", hint="Nothing is overwritten: give another name.")
+    store = open_store(location, create=True)
+    Repository.refuse_existing(store)  # before a person has thought of a passphrase
     passphrase = read_secret(passphrase_file, "New passphrase of the repository", confirm=True)
-    repository, printable = Repository.create(open_store(location, create=True), passphrase, chunk_size=size)
+    if len(passphrase) < MIN_PASSPHRASE:
+        raise UsageError(
+            f"The passphrase is too short: {len(passphrase)} characters.",
+            hint=f"It protects every captured disk: at least {MIN_PASSPHRASE}, better five words drawn by chance.",
+        )
+    repository, printable = Repository.create(store, passphrase, chunk_size=size)
     if recovery_key_file is not None:
         recovery_key_file.touch(mode=0o600)
         recovery_key_file.write_text(printable + "\n", encoding="ascii")
@@ -93,12 +104,18 @@ def info(location: str, as_json: bool, **access: Any) -> None:
 @click.argument("location")
 @repository_options
 @click.option("--read-data", is_flag=True, help="Read and decode every byte of every pack.")
+@click.option("--distrust", "mark", is_flag=True,
+              help="Mark damaged packs, so that the next captures send their content again.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print events and the report as JSON lines.")
-def check_command(location: str, read_data: bool, as_json: bool, **access: Any) -> None:
+def check_command(location: str, read_data: bool, mark: bool, as_json: bool, **access: Any) -> None:
     """Check every point of the repository at LOCATION. Exit code 5 when anything is damaged."""
+    if mark and is_remote(location):
+        raise UsageError("--distrust works where the repository is stored.", hint="Run it on the server.")
     repository = open_repository(location, **access)
     with progress_listener(as_json=as_json) as listener:
         report = check(repository, read_data=read_data, listener=listener)
+    if mark:
+        distrust(repository.store, report.damaged_packs())
     if as_json:
         click.echo(msgspec.json.encode({"type": "check-report", "ok": report.ok, **msgspec.to_builtins(report)}))
     else:
@@ -106,9 +123,20 @@ def check_command(location: str, read_data: bool, as_json: bool, **access: Any) 
     if not report.ok:
         raise IntegrityError(
             f"{len(report.damages)} object(s) of the repository are damaged.",
-            hint="Points that are not named are whole. Copy the named objects from another copy of the repository, or "
-            "capture the hosts again: damaged packs that are sent again are replaced.",
+            hint="Points that are not named are whole. Copy the named objects from another copy of the repository"
+            + _next_captures(report, mark),
         )
+
+
+def _next_captures(report: CheckReport, marked: bool) -> str:
+    if not report.damaged_packs():
+        return "."
+    if marked:
+        return ". The damaged packs are marked: capture the hosts again, and what was in them is stored anew."
+    return (
+        ", or run this check with --distrust on the server and capture the hosts again: what was in the damaged packs "
+        "is stored anew then. Without it new points would go on to refer to them."
+    )
 
 
 def _show(report: CheckReport) -> None:

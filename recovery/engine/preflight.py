@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recovery.errors import AccessError, IntegrityError, NotFoundError, UnreachableError
 from recovery.format.chunkmap import ChunkMap
-from recovery.format.names import pack_name
+from recovery.format.names import REPOSITORY, pack_name
 from recovery.format.point import Point
 from recovery.machine.probe_disks import read_text
 from recovery.plan.model import Problem, RestorePlan
@@ -60,12 +60,15 @@ def check_not_into_repository(repository: Repository, plan: RestorePlan) -> Iter
     roots = [root for copy in copies_of(repository.store) if isinstance(root := getattr(copy, "root", None), Path)]
     for assignment in plan.assignments:
         path = Path(assignment.target.path)
-        inside = any(path.resolve().is_relative_to(root.resolve()) for root in roots)
+        # Also that of another repository, or of the one that a server of this machine serves.
+        inside = any(path.resolve().is_relative_to(root.resolve()) for root in roots) or any(
+            (folder / REPOSITORY).is_file() for folder in path.resolve().parents
+        )
         if assignment.target.bus == "file" and inside:
             yield Problem(
                 severity="error",
                 code="target-holds-repository",
-                what=f"{path} lies in the repository that is restored from.",
+                what=f"{path} lies in a repository.",
                 why="Nothing but backups belongs there, and none of them is ever overwritten.",
                 todo="Choose a file in another folder.",
             )

@@ -153,6 +153,20 @@ def read_footer(tail: bytes | memoryview, pack_size: int) -> list[PackEntry]:
     return entries
 
 
+def check_frames(data: bytes | memoryview | mmap.mmap, entries: Sequence[PackEntry]) -> None:
+    """Each entry of the footer names a frame that begins where it says, with that id and those lengths.
+
+    It needs no keys, so a server can refuse a pack whose footer promises chunks that are not in it. Raises
+    IntegrityError.
+    """
+    for entry in entries:
+        if entry.length < chunk.OVERHEAD or entry.offset + entry.length > len(data):
+            raise IntegrityError("The pack's footer names a frame that cannot be one.")
+        magic, _, _, _, _, plain_length, length, id, _ = chunk.HEADER.unpack_from(data, entry.offset)
+        if (magic, id, length, plain_length) != (chunk.MAGIC, entry.id, entry.length, entry.plain_length):
+            raise IntegrityError(f"The pack's footer names chunk {entry.id.hex()[:16]} where it is not.")
+
+
 def rebuild_footer(data: bytes | bytearray | memoryview) -> list[PackEntry]:
     """Find the frames of a pack by scanning for their headers, when its footer is missing or damaged.
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recovery.errors import CancelledError, DeviceError, IntegrityError, NotFoundError
+from recovery.errors import AccessError, CancelledError, DeviceError, IntegrityError, NotFoundError, UsageError
 from recovery.events import Listener, Progress
 
 #: Where the pointer to the manifest stands.
@@ -182,10 +183,18 @@ class Image:
             raise NotFoundError(
                 f"'{path}' does not exist.", hint="Name an ISO file or a drive such as /dev/sdb."
             ) from error
+        except PermissionError as error:
+            raise AccessError(
+                f"'{path}' may not be read.",
+                hint="Run as root; as root already, the system forbids it (a container?).",
+            ) from error
         except OSError as error:
             raise DeviceError(
-                f"'{path}' cannot be opened: {error.strerror}.", hint="Is there a medium in the drive? Run as root."
+                f"'{path}' cannot be opened: {error.strerror}.", hint="Is there a medium in the drive?"
             ) from error
+        if stat.S_ISDIR(os.fstat(self._descriptor).st_mode):
+            os.close(self._descriptor)
+            raise UsageError(f"'{path}' is a directory.", hint="Name an ISO file or a drive such as /dev/sdb.")
 
     def read(self, offset: int, length: int) -> bytes:
         """See ``Read``."""

@@ -57,7 +57,7 @@ def check_choices(point: Point, machine: Machine, choices: Choices) -> Iterator[
     used: dict[str, list[str]] = defaultdict(list)
     for name, target in choices.targets.items():
         found = machine.disk(target)
-        if found is None:
+        if found is None and name in names:
             yield Problem(
                 severity="error",
                 code="target-missing",

@@ -64,6 +64,11 @@ class CheckReport(msgspec.Struct, kw_only=True):
         """Nothing is damaged."""
         return not self.damages
 
+    def damaged_packs(self) -> list[str]:
+        """The hex digests of the packs that are damaged; those that are missing are among them."""
+        names = (parse_name(damage.object) for damage in self.damages)
+        return [name.digest for name in names if name is not None and name.kind == "pack"]
+
 
 def check(
     repository: Repository,
@@ -102,6 +107,9 @@ class _Check:
             Damage(object=name, what=what, hurts=tuple(sorted(self.users.get(name, ()))))
             for name, what in sorted(self.faults.items())
         ]
+        if any(name.startswith("points/") for name in self.faults):
+            # Whose they are stands in a point that cannot be read.
+            self.report.spare = []
         self.report.seconds = time.monotonic() - start
         return self.report
 

@@ -40,17 +40,17 @@ def why_not_valid(here: float, there: float | None) -> tuple[str, str]:
     """
     if there is None:
         return (
-            f"This machine's clock says {_utc(here)}.",
+            f"This machine's clock says {utc(here)}.",
             "Compare the clocks of this machine and of the server ('date').",
         )
     if abs(there - here) < _DAY:
         return (
-            f"This machine's clock is right ({_utc(here)}, as the server's): the certificate is out of date.",
+            f"This machine's clock is right ({utc(here)}, as the server's): the certificate is out of date.",
             "Restart 'rekindle serve': it renews its certificate. Or give the fingerprint that it prints.",
         )
     return (
-        f"This machine's clock says {_utc(here)}, the server's {_utc(there)}: it is {difference(there - here)}.",
-        f"Set it: date -u -s '{_utc(there).removesuffix(' UTC')}'. Or give the fingerprint that 'rekindle serve' "
+        f"This machine's clock says {utc(here)}, the server's {utc(there)}: it is {difference(there - here)}.",
+        f"Set it: date -u -s '{utc(there).removesuffix(' UTC')}'. Or give the fingerprint that 'rekindle serve' "
         "prints (--ca): with it the time does not matter.",
     )
 
@@ -63,5 +63,6 @@ def lag(date: str | None) -> float:
     return ahead if abs(ahead) > TOLERANCE else 0.0
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """Seconds since the epoch as ``2026-09-21 14:13:20 UTC``."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

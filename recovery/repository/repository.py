@@ -58,6 +58,9 @@ class _Exclusive(Protocol):
     def exclusive(self, host: str) -> AbstractContextManager[None]: ...
 
 
+_FROM_COPY = "Copy it from another copy of the repository: it never changes, so any copy's will do."
+
+
 class Repository:
     """A repository that was opened with its keys."""
 
@@ -76,10 +79,7 @@ class Repository:
         cls, store: ObjectStore, passphrase: str, *, chunk_size: int = DEFAULT_CHUNK_SIZE
     ) -> tuple[Repository, str]:
         """Make a new repository; returns it and its printable recovery key. Raises UsageError when there is one."""
-        if store.size(REPOSITORY) is not None:
-            raise UsageError(
-                "There is a repository already.", hint="Choose another place, or use the one that is there."
-            )
+        cls.refuse_existing(store)
         if not passphrase:
             raise UsageError("The passphrase is empty.", hint="It protects every captured disk: choose a long one.")
         master, id = new_master_key(), secrets.token_hex(16)
@@ -93,6 +93,14 @@ class Repository:
         # Last: a repository exists when repo.json does.
         store.put_if_absent(REPOSITORY, msgspec.json.encode(file))
         return cls(store, file, keys), printable
+
+    @staticmethod
+    def refuse_existing(store: ObjectStore) -> None:
+        """Raises UsageError when there is a repository in ``store``."""
+        if store.size(REPOSITORY) is not None:
+            raise UsageError(
+                "There is a repository already.", hint="Choose another place, or use the one that is there."
+            )
 
     @classmethod
     def open(cls, store: ObjectStore, secret: str) -> Repository:
@@ -238,11 +246,11 @@ def read_repository_file(store: ObjectStore) -> RepositoryFile:
     try:
         file = msgspec.json.decode(data, type=RepositoryFile)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise IntegrityError(f"{REPOSITORY} is damaged: {error}.") from error
+        raise IntegrityError(f"{REPOSITORY} is damaged: {error}.", hint=_FROM_COPY) from error
     if file.version != 1:
         raise IntegrityError(f"The repository has version {file.version}.", hint="A newer release may open it.")
     if msgspec.json.encode(file) != data:
-        raise IntegrityError(f"{REPOSITORY} is damaged: it was altered after it was written.")
+        raise IntegrityError(f"{REPOSITORY} is damaged: it was altered after it was written.", hint=_FROM_COPY)
     return file
 
 
@@ -254,7 +262,9 @@ def verify_repository_file(file: RepositoryFile, keys: RepositoryKeys) -> None:
             raise ValueError("not the digits that were written")
         keys.signing_key.public_key().verify(signature, file.signed_bytes())
     except (InvalidSignature, ValueError) as error:
-        raise IntegrityError(f"The signature of {REPOSITORY} is wrong: it was altered or replaced.") from error
+        raise IntegrityError(
+            f"The signature of {REPOSITORY} is wrong: it was altered or replaced.", hint=_FROM_COPY
+        ) from error
 
 
 def read_verified(store: ObjectReader, name: str) -> bytes:
@@ -279,11 +289,11 @@ def decode_key_file(data: bytes) -> KeyFile:
     """Read ``keys/<id>.json``. Raises IntegrityError."""
     encoded, _, check = data.partition(b"\n")
     if check != digest(encoded).encode() + b"\n":
-        raise IntegrityError("A key file is damaged: its check sum is wrong.")
+        raise IntegrityError("A key file (keys/) is damaged: its check sum is wrong.", hint=_FROM_COPY)
     try:
         return msgspec.json.decode(encoded, type=KeyFile)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise IntegrityError(f"A key file is damaged: {error}.") from error
+        raise IntegrityError(f"A key file (keys/) is damaged: {error}.", hint=_FROM_COPY) from error
 
 
 def _master_key(store: ObjectStore, secret: str) -> bytes:

@@ -134,7 +134,8 @@ class DirectoryStore(BucketStore):
             written = 0
             while written < len(view):
                 written += os.write(descriptor, view[written : written + 16 * 1024 * 1024])
-            os.fchmod(descriptor, 0o644)
+            # Not for everybody, wherever the directory lies: wrapped keys can be tried against a list of passphrases.
+            os.fchmod(descriptor, 0o640)
             os.fsync(descriptor)
         except BaseException:
             temporary.unlink()

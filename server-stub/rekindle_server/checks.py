@@ -14,19 +14,25 @@ from pathlib import Path
 from recovery.errors import BusyError, IntegrityError, NotFoundError
 from recovery.format.mapcodec import MapHeader, map_header
 from recovery.format.names import ObjectName, map_name, pack_name, parse_name
-from recovery.format.pack import TRAILER_SIZE, PackEntry, read_footer, read_trailer
+from recovery.format.pack import TRAILER_SIZE, PackEntry, check_frames, read_footer, read_trailer
 from recovery.format.point import PointHeader, decode_header
 from rekindle_server.objects import Objects
 
 
 def pack_entries(path: Path) -> list[PackEntry]:
-    """The entries in the footer of the pack in this file. Raises IntegrityError."""
+    """The entries in the footer of the pack in this file, each of which names a frame that is there.
+
+    Raises IntegrityError.
+    """
     size = path.stat().st_size
     with open(path, "rb") as file:
         file.seek(max(0, size - TRAILER_SIZE))
         footer = read_trailer(file.read(), size)
         file.seek(footer.offset)
-        return read_footer(file.read(), size)
+        entries = read_footer(file.read(), size)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            check_frames(mapped, entries)
+    return entries
 
 
 def read_map_header(path: Path) -> MapHeader:

@@ -8,7 +8,8 @@ from recovery.errors import UsageError
 from recovery.format import names
 from recovery.format.names import ObjectName
 
-_PREFIX = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/?)*")
+#: Each part ends where its slash is, so there is one way only to match: no text takes more than one pass.
+_PREFIX = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)*(?:[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 #: The folders and the file that hold objects; nothing else in the directory is ever listed or served.
 TOP_LEVEL = ("keys", "maps", "packs", "points", names.REPOSITORY)

@@ -41,15 +41,16 @@ def allows(grant: Grant, action: Action, thing: ObjectName, own_map: Callable[[s
     """Whether the grant allows the action; ``stat`` is to know that an object exists and its size.
 
     ``own_map(digest)`` says whether a map belongs to a point of the grant's hosts; it is asked only when it matters.
-    Packs are shared by all hosts (deduplication) and encrypted, so a restore may read any; a stolen capture
-    credential can read none of them, and can neither overwrite nor delete anything.
+    Packs are shared by all hosts (deduplication) and encrypted, so a restore may read any, but only the maps of its
+    own hosts, which say what lies where; a stolen capture credential can read no pack, and can neither overwrite nor
+    delete anything.
     """
     if grant.role == "admin":
         return True
     if thing.kind == "point" and not grant.covers(thing.host):
         return False
     if grant.role == "restore":
-        return action in ("read", "stat")
+        return action in ("read", "stat") and (thing.kind != "map" or own_map(thing.digest))
     if action == "write":
         return thing.kind in ("pack", "map", "point")
     if action == "stat" and thing.kind == "pack":

@@ -157,6 +157,12 @@ def test_an_image_file_never_goes_over_a_backup_and_what_it_overwrites_is_said(
             Choices(host=HOST, point="latest", targets={"disk1": str(world.location / name)}, adapt=False)
         )
         assert "target-holds-repository" in {p.code for p in plan.problems if p.severity == "error"}
+    # Nor over one of another repository, which may be the one that a server here serves.
+    (tmp_path / "served/packs").mkdir(parents=True)
+    (tmp_path / "served/repo.json").write_text("{}")
+    target = str(tmp_path / "served/packs/new.raw")
+    plan = engine.plan(Choices(host=HOST, point="latest", targets={"disk1": target}, adapt=False))
+    assert "target-holds-repository" in {p.code for p in plan.problems if p.severity == "error"}
     (tmp_path / "disk1.raw").write_text("a letter")
     plan = engine.plan(files(tmp_path, "disk1"))
     assert "target-has-data" in {p.code for p in plan.problems}

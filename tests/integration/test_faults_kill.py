@@ -156,9 +156,9 @@ def test_ctrl_c_in_an_outage_ends_the_command(world: FaultWorld, proxy: Faults, 
     assert proxy.stalled.wait(30)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130, (tmp_path / "errors").read_text()
+    assert process.wait(100) == 130, (tmp_path / "errors").read_text()
     # The stall lasts for two minutes; two seconds are promised, the rest is for a busy machine to end a process.
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert "Traceback" not in (tmp_path / "errors").read_text()
     told = (tmp_path / "told").read_text().splitlines()
     finished = json.loads(next(line for line in told if '"run-finished"' in line))

@@ -16,7 +16,7 @@ import pytest
 from recovery.errors import AccessError, IntegrityError, NotFoundError, UsageError
 from recovery.events import Event, Message, ignore
 from recovery.format.names import pack_name
-from recovery.format.pack import Pack, PackBuilder
+from recovery.format.pack import Pack
 from recovery.repository.failover import with_copies
 from recovery.repository.http import HttpStore
 from recovery.repository.parts import MAX_PARTS, gathers, read_parts
@@ -26,15 +26,14 @@ from recovery.repository.store import open_local
 from recovery.restore.disk import RestoreOptions, restore_disk
 from tests.support.faults import Fault, Faults
 from tests.support.fragmented import DISK, History, grow_old
+from tests.support.repositories import noise_pack
 from tests.support.server import ServerRig
 
 KIB, MIB = 2**10, 2**20
 
 
-def a_pack(rig: ServerRig, seed: int) -> Pack:
-    builder, source = PackBuilder(), random.Random(seed)
-    builder.add(source.randbytes(32), source.randbytes(200_000), 200_000)
-    pack = builder.finish()
+def a_pack(rig: ServerRig) -> Pack:
+    pack = noise_pack(200_000)
     rig.local.store.put_if_absent(pack_name(pack.name), bytes(pack.data))
     return pack
 
@@ -51,7 +50,7 @@ def store_of(rig: ServerRig) -> HttpStore:
 
 
 def test_parts_come_one_after_another(rig: ServerRig) -> None:
-    packs = [a_pack(rig, seed) for seed in range(3)]
+    packs = [a_pack(rig) for _ in range(3)]
     store, source = store_of(rig), random.Random(1)
     for count in (1, 2, 60, MAX_PARTS):
         parts, wanted = [], b""
@@ -72,7 +71,7 @@ def test_parts_come_one_after_another(rig: ServerRig) -> None:
 
 
 def test_what_is_not_there_is_said(rig: ServerRig) -> None:
-    pack, store = a_pack(rig, 1), store_of(rig)
+    pack, store = a_pack(rig), store_of(rig)
     good = Part(pack_name(pack.name), 0, 100)
     with pytest.raises(NotFoundError):
         read_parts(store, [good, Part(pack_name("0" * 64), 0, 10)], memoryview(bytearray(110)))
@@ -85,7 +84,7 @@ def test_what_is_not_there_is_said(rig: ServerRig) -> None:
 def test_the_server_refuses_what_makes_no_sense(tmp_path: Path) -> None:
     rig = ServerRig(tmp_path)
     try:
-        pack = a_pack(rig, 1)
+        pack = a_pack(rig)
         name, call = pack_name(pack.name), rig.store("admin").transport.call
         for parts in (
             [], [["repo.json", 0, 2]], [["packs/../repo.json", 0, 2]], [[name, -1, 2]], [[name, 0, 0]],

@@ -102,7 +102,9 @@ def test_each_firmware_is_told_its_file(tmp_path: Path) -> None:
     with served(tmp_path) as wire:
         pxe = "PXEClient:Arch:0000{}:UNDI:003000"
         assert discover(wire, 0, pxe.format(0))[0] == "bios.pxe"
-        assert discover(wire, 7, pxe.format(7))[0] == "bootx64.efi"
+        name, options = discover(wire, 7, pxe.format(7))
+        assert name == "bootx64.efi"
+        assert 60 not in options, "UEFI would ask for a boot menu on port 4011 instead of the file"
         assert discover(wire, 9, pxe.format(9))[0] == "bootx64.efi"
         name, options = discover(wire, 16, "HTTPClient:Arch:00016:UNDI:003001")
         assert name == f"{URL}/bootx64.efi"

@@ -111,6 +111,8 @@ def test_a_damaged_or_foreign_image_is_not_written(
     (tmp_path / "other.iso").write_bytes(bytes(SIZE))
     assert rekindle("verify", tmp_path / "other.iso") == 3
     assert rekindle("verify", tmp_path / "missing.iso") == 3
+    assert rekindle("verify", tmp_path) == 2
+    assert "is a directory" in capsys.readouterr().err
     assert Path(drive).read_bytes() == b"\xaa" * DRIVE, "nothing was written"
 
 

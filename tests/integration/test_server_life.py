@@ -22,17 +22,9 @@ from rekindle_server.objects import Objects
 from recovery.commands import run
 from recovery.errors import BusyError, CancelledError, NotFoundError, SpaceError, UnreachableError
 from recovery.format.names import pack_name
-from recovery.format.pack import Pack, PackBuilder
 from recovery.repository.http import HttpStore, Trust, login_password
-from tests.support.repositories import new_repository, store_disk
+from tests.support.repositories import new_repository, noise_pack, store_disk
 from tests.support.server import PASSWORD, ServerRig
-
-
-def some_pack(size: int, seed: int = 0) -> Pack:
-    builder = PackBuilder()
-    source = random.Random(seed)  # noqa: S311
-    builder.add(source.randbytes(32), source.randbytes(size), size)
-    return builder.finish()
 
 
 @pytest.fixture
@@ -43,7 +35,7 @@ def rig(tmp_path: Path) -> Iterator[ServerRig]:
 
 
 def test_readers_go_on_when_the_server_was_restarted(rig: ServerRig) -> None:
-    pack = some_pack(3_000_000)
+    pack = noise_pack(3_000_000)
     name = pack_name(pack.name)
     rig.local.store.put_if_absent(name, bytes(pack.data))
     retries: list[str] = []
@@ -112,7 +104,7 @@ def test_waiting_for_the_server_can_be_cancelled(rig: ServerRig) -> None:
 
 
 def test_a_running_upload_is_finished_before_the_server_stops(rig: ServerRig) -> None:
-    pack = some_pack(2_000_000)
+    pack = noise_pack(2_000_000)
     store = rig.store("capture")
     assert store.transport._tokens is not None
     certificate = rig.server.certificate
@@ -201,14 +193,14 @@ def test_a_full_disk_is_a_space_error_and_nothing_is_half_there(tmp_path: Path, 
         rig = ServerRig(mount)
         try:
             store = rig.store("capture")
-            small = some_pack(5_000_000, seed=1)
+            small = noise_pack(5_000_000)
             assert store.put_if_absent(pack_name(small.name), small.data)
-            big = some_pack(30_000_000, seed=2)
+            big = noise_pack(30_000_000)
             with pytest.raises(SpaceError) as caught:
                 store.put_if_absent(pack_name(big.name), big.data)
             assert caught.value.hint
             # Also when the room runs out behind the check: another program takes it in the meantime.
-            filling = some_pack(6_000_000, seed=3)
+            filling = noise_pack(6_000_000)
             rig.server.objects.free = lambda: 1 << 40  # type: ignore[method-assign]
             with open(rig.root.parent / "other", "wb") as other:
                 os.posix_fallocate(other.fileno(), 0, _free(mount) - 2_000_000)
@@ -230,7 +222,7 @@ def test_a_full_disk_is_a_space_error_and_nothing_is_half_there(tmp_path: Path, 
 
 def test_room_is_kept_for_logging_in(tmp_path: Path) -> None:
     rig = ServerRig(tmp_path, reserve=1 << 50)
-    pack = some_pack(1000)
+    pack = noise_pack(1000)
     with pytest.raises(SpaceError):
         rig.store("capture").put_if_absent(pack_name(pack.name), pack.data)
     rig.close()
@@ -252,7 +244,7 @@ def test_the_command_survives_being_killed(tmp_path: Path) -> None:
         trust, url = Trust(fingerprint=fingerprint), f"https://127.0.0.1:{port}"
         store = HttpStore(url, trust=trust, tokens=login_password(url, trust, "ann", PASSWORD), patience=60)
         name, chunk_map = store_disk(local, os.urandom(1_000_000))
-        pack = some_pack(200_000)
+        pack = noise_pack(200_000)
         assert store.put_if_absent(pack_name(pack.name), pack.data)
         process.kill()
         process.wait()

@@ -20,7 +20,7 @@ from recovery.format.pack import PackBuilder
 from recovery.repository.http import HttpChunkIndex, HttpStore
 from recovery.repository.location import open_index
 from recovery.repository.repository import Repository
-from tests.support.repositories import commit, store_disk
+from tests.support.repositories import commit, noise_pack, store_disk
 from tests.support.server import ServerRig
 
 DISK = random.Random(1).randbytes(3 * 1024 * 1024)  # noqa: S311
@@ -229,6 +229,13 @@ def test_wrong_bytes_are_refused_and_leave_nothing(rig: ServerRig) -> None:
         store.put_if_absent(pack_name("ab" * 32), garbage)
     with pytest.raises(IntegrityError, match="footer"):
         store.put_if_absent(pack_name(digest(garbage)), garbage)
+    # A footer that promises a chunk which is not there would take the place of the real one in every later capture.
+    promise = PackBuilder()
+    promise.add(os.urandom(32), os.urandom(5000), 5000)
+    empty = promise.finish()
+    with pytest.raises(IntegrityError, match="where it is not"):
+        store.put_if_absent(pack_name(empty.name), empty.data)
+    assert store.size(pack_name(empty.name)) is None
     with pytest.raises(IntegrityError, match="chunk map"):
         store.put_if_absent(map_name(digest(garbage)), garbage)
     with pytest.raises(IntegrityError, match="recovery point"):
@@ -310,9 +317,7 @@ def test_a_point_of_somebody_without_the_key_is_refused(rig: ServerRig, captured
 
 
 def test_the_same_pack_from_many_at_once(rig: ServerRig) -> None:
-    builder = PackBuilder()
-    builder.add(os.urandom(32), os.urandom(500_000), 500_000)
-    pack = builder.finish()
+    pack = noise_pack(500_000)
     store = rig.store("capture", "pve*")
     results: list[bool] = []
     threads = [
@@ -328,9 +333,7 @@ def test_the_same_pack_from_many_at_once(rig: ServerRig) -> None:
 
 
 def test_a_damaged_object_is_put_right_by_the_right_bytes(rig: ServerRig) -> None:
-    builder = PackBuilder()
-    builder.add(os.urandom(32), os.urandom(5000), 5000)
-    pack = builder.finish()
+    pack = noise_pack(5000)
     store, path = rig.store("capture", "pve*"), rig.root / pack_name(pack.name)
     store.put_if_absent(pack_name(pack.name), pack.data)
     path.write_bytes(bytes(len(pack.data)))
@@ -342,10 +345,8 @@ def test_a_damaged_object_is_put_right_by_the_right_bytes(rig: ServerRig) -> Non
 
 
 def test_an_administrator_deletes(rig: ServerRig) -> None:
-    builder = PackBuilder()
-    id = os.urandom(32)
-    builder.add(id, os.urandom(5000), 5000)
-    pack = builder.finish()
+    pack = noise_pack(5000)
+    id = pack.entries[0].id
     store = rig.store("admin")
     store.put_if_absent(pack_name(pack.name), pack.data)
     store.delete(pack_name(pack.name))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 from recovery.format.chunk import chunk_id, encode_frame, is_zero
 from recovery.format.chunkmap import ChunkMap, MapBuilder
+from recovery.format.keys import RepositoryKeys
 from recovery.format.mapcodec import encode_map
-from recovery.format.pack import PackBuilder
+from recovery.format.pack import Pack, PackBuilder
 from recovery.format.point import DiskMapRef, Point, PointBody, PointDisk, PointHeader
 from recovery.layout import Firmware, PartitionTable
 from recovery.repository.protocols import ObjectStore
@@ -21,6 +23,14 @@ PASSPHRASE = "correct horse battery staple"
 def new_repository(path: Path) -> Repository:
     """A repository in a directory, opened."""
     return Repository.create(open_local(path, create=True), PASSPHRASE)[0]
+
+
+def noise_pack(size: int) -> Pack:
+    """A pack with one frame of ``size`` random bytes, under keys of its own: what a server takes without keys."""
+    keys, plain, builder = RepositoryKeys(os.urandom(32), "ab" * 16), os.urandom(size), PackBuilder()
+    id = chunk_id(keys, plain)
+    builder.add(id, encode_frame(keys, id, plain), size)
+    return builder.finish()
 
 
 def reopen(store: ObjectStore) -> Repository:

