@@ -16,9 +16,9 @@ from tests.e2e.lab.host_image import recipe
 Say = Callable[[str], None]
 
 
-def bootstrap(target: Path, packages: tuple[str, ...], variant: str, say: Say) -> Path:
+def bootstrap(target: Path, packages: tuple[str, ...], variant: str, say: Say, *, suite: str = recipe.SUITE) -> Path:
     """Install or unpack Debian packages, from this machine's own mirror, into ``target``. Raises CommandError."""
-    sources = apt.render_sources(apt.choose_mirrors(apt.read_machine_sources()), recipe.SUITE)
+    sources = apt.render_sources(apt.choose_mirrors(apt.read_machine_sources()), suite)
     argv = [*OWN_MOUNTS, "mmdebstrap", "--mode=root", f"--variant={variant}", "--format=directory"]
     for path in ("man", "doc", "info", "locale"):
         argv.append(f"--dpkgopt=path-exclude=/usr/share/{path}/*")
@@ -27,7 +27,8 @@ def bootstrap(target: Path, packages: tuple[str, ...], variant: str, say: Say) -
     with (target.parent / f"{target.name}.sources").open("w") as file:
         file.write(sources)
     argv += [f"--include={','.join(packages)}", "", str(target), file.name]
-    run(argv, timeout=1800, on_output=say)
+    # The initramfs is made at the end, when the modules are chosen; each package would make it anew until then.
+    run(argv, timeout=1800, on_output=say, env={"INITRD": "No"})
     return target
 
 
