@@ -15,7 +15,10 @@ _VIRTUAL_NAME = re.compile(r"(lo|virbr|docker|veth|vnet|tap|tun|wg|dummy|fwbr|fw
 
 @dataclass
 class NetConfig:
-    """``lower`` maps a virtual interface (bridge, bond, VLAN) to what it stands on; all keys are interface names."""
+    """``lower`` maps a virtual interface (bridge, bond, VLAN) to what it stands on; all keys are interface names.
+
+    A NIC that is matched by its MAC alone, whatever it is called, has that MAC (lower case) as its name here.
+    """
 
     names: list[str] = field(default_factory=list)
     lower: dict[str, list[str]] = field(default_factory=dict)
@@ -98,10 +101,12 @@ def read_networkd(text: str, config: NetConfig) -> None:
     names = [n for n in matched if not set("*?[!") & set(n)]
     macs = [v for s, k, v in keys if s == "match" and k in ("macaddress", "permanentmacaddress")]
     given = [v for s, k, v in keys if s == "link" and k == "name"]
+    if not matched and not given:
+        names = [mac.lower() for value in macs for mac in value.split()]
     for name in names + given:
         config.mention(name)
         if len(macs) == 1:
-            config.mac(name, macs[0])
+            config.mac(name, name if ":" in name else macs[0])
     for section, key, value in keys:
         if section == "netdev" and key == "name":
             config.stack(value)
@@ -117,8 +122,9 @@ def read_networkd(text: str, config: NetConfig) -> None:
 def read_keyfile(text: str, config: NetConfig) -> None:
     """A connection of NetworkManager."""
     values = {(section, key): value for section, key, value in _ini(text)}
-    name = values.get(("connection", "interface-name"), "")
     kind = values.get(("connection", "type"), "")
+    hardware = values.get(("ethernet", "mac-address"), values.get(("802-3-ethernet", "mac-address"), ""))
+    name = values.get(("connection", "interface-name"), hardware.lower())
     master = values.get(("connection", "controller"), values.get(("connection", "master"), ""))
     if not name:
         return
@@ -127,8 +133,7 @@ def read_keyfile(text: str, config: NetConfig) -> None:
         config.stack(name, *filter(None, [values.get(("vlan", "parent"), "")]))
     if master and not re.fullmatch(r"[0-9a-f-]{36}", master):
         config.stack(master, name)
-    for section in ("ethernet", "802-3-ethernet"):
-        config.mac(name, values.get((section, "mac-address"), ""))
+    config.mac(name, hardware)
     for (section, key), value in values.items():
         if section in ("ipv4", "ipv6") and re.fullmatch(r"address\d+", key):
             config.address(name, value.partition(",")[0])

@@ -22,7 +22,10 @@ _NAME_LENGTH = 15
 
 @dataclass(frozen=True)
 class OldNic:
-    """A NIC that the host's configuration names. ``carries`` are the addresses that need it, in words."""
+    """A NIC that the host's configuration names. ``carries`` are the addresses that need it, in words.
+
+    One that is known by its MAC alone has it as its name: any name will do then, only the MAC has to be replaced.
+    """
 
     name: str
     mac: str = ""
@@ -42,7 +45,13 @@ class NicPlan:
 
 def old_nics(config: NetConfig) -> list[OldNic]:
     """The NICs that the configuration names; those that carry addresses first, else in its order."""
-    nics = [OldNic(n, config.macs.get(n, ""), tuple(config.carried(n))) for n in config.physical()]
+    named = {mac: name for name, mac in config.macs.items() if ":" not in name}
+    nics = []
+    for name in config.physical():
+        if ":" in name and named.get(name) in config.names:
+            continue  # the same NIC, which another file calls by its name
+        carries = config.carried(name) + [c for mac, n in named.items() if n == name for c in config.carried(mac)]
+        nics.append(OldNic(name, config.macs.get(name, ""), tuple(dict.fromkeys(carries))))
     return sorted(nics, key=lambda nic: not nic.carries)
 
 
@@ -78,7 +87,8 @@ def natural(name: str) -> tuple[tuple[int, str], ...]:
 
 def link_files(plan: NicPlan, systemd: int) -> dict[str, str]:
     """File name -> content, for /etc/systemd/network. ``systemd`` is the host's version (0: not known)."""
-    wanted = [(old.name, nic) for old, nic in plan.pairs] + [(name, nic) for nic, name in plan.spares]
+    wanted = [(old.name, nic) for old, nic in plan.pairs if ":" not in old.name]
+    wanted += [(name, nic) for nic, name in plan.spares]
     return {f"10-rekindle-{name}.link": link_file(name, nic.mac, systemd) for name, nic in wanted}
 
 

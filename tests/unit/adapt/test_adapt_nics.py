@@ -278,3 +278,32 @@ def test_stale_rules_become_comments_once() -> None:
     once = comment_out('# x\n\nSUBSYSTEM=="net"\n')
     assert once == '# x\n\n#rekindle# SUBSYSTEM=="net"\n'
     assert comment_out(once) == once
+
+
+BY_MAC = "[Match]\nMACAddress=52:54:00:AA:00:01\n\n[Network]\nAddress=192.0.2.1/24\n"
+
+
+def test_a_nic_that_is_matched_by_its_mac_alone_gets_one() -> None:
+    config = NetConfig()
+    read_networkd(BY_MAC, config)
+    read_keyfile(
+        "[connection]\ntype=ethernet\n[ethernet]\nmac-address=52:54:00:AA:00:02\n[ipv4]\nmethod=auto\n", config
+    )
+    old = old_nics(config)
+    assert [(nic.mac, nic.carries) for nic in old] == [
+        ("52:54:00:aa:00:01", ("192.0.2.1/24 on 52:54:00:aa:00:01",)),
+        ("52:54:00:aa:00:02", ("DHCP on 52:54:00:aa:00:02",)),
+    ]
+    plan = map_nics(old, [Nic(name="enp1s0", mac="52:54:00:bb:00:01"), Nic(name="enp2s0", mac="52:54:00:bb:00:02")])
+    assert [(nic.mac, new.mac) for nic, new in plan.pairs] == [
+        ("52:54:00:aa:00:01", "52:54:00:bb:00:01"), ("52:54:00:aa:00:02", "52:54:00:bb:00:02"),
+    ]  # fmt: skip
+    assert link_files(plan, 252) == {}, "nothing calls them by a name"
+    assert "52:54:00:bb:00:01" in replace_macs(BY_MAC, {"52:54:00:aa:00:01": "52:54:00:bb:00:01"})
+
+
+def test_a_nic_that_one_file_names_and_another_matches_by_its_mac_is_one() -> None:
+    config = NetConfig()
+    read_networkd(BY_MAC, config)
+    read_networkd("[Match]\nMACAddress=52:54:00:aa:00:01\n\n[Link]\nName=lan0\n", config)
+    assert old_nics(config) == [OldNic("lan0", "52:54:00:aa:00:01", ("192.0.2.1/24 on 52:54:00:aa:00:01",))]
