@@ -73,12 +73,39 @@ class VolumeGroup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MdArray(msgspec.Struct, frozen=True, kw_only=True):
-    """An md array as its members' superblocks describe it."""
+    """An md array as its members' superblocks describe it. ``devices`` is how many it should have.
+
+    ``members`` are those that were found and in step, by the name of what they lie on (``disk1:2``); ``volume`` is the
+    array's own name where a name is wanted (``md/0``); ``content`` what it holds, where that could be read.
+    """
 
     uuid: str
     level: str
     name: str = ""
     devices: int = 0
+    members: tuple[str, ...] = ()
+    volume: str = ""
+    content: Content = Content()
+
+
+class LuksVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """An encrypted volume by its header alone. ``on`` is what it lies on (``disk1:3``, ``md/0``, ``vg0/data``).
+
+    ``memory`` is the most bytes that the key derivation of a key slot needs (Argon2; 0 without); ``tokens`` are the
+    LUKS2 tokens' types (``systemd-tpm2``, ``clevis`` ...), which bind a slot to a machine or a device. The header
+    starts at byte ``offset`` of the disk ``disk`` (empty: not known) and, with the key slots, takes ``header`` bytes.
+    """
+
+    on: str
+    uuid: str
+    version: int
+    disk: str = ""
+    offset: int = 0
+    header: int = 0
+    cipher: str = ""
+    slots: int = 0
+    memory: int = 0
+    tokens: tuple[str, ...] = ()
 
 
 class VmDisk(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,8 +148,8 @@ class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The operating system found on the captured disks: enough to choose a point and to plan its adaptation.
 
     ``root`` and ``boot`` name where they lie: ``disk1:2`` is partition 2 of the point's disk ``disk1``,
-    ``vg0/root`` an LV; empty when not found. ``initramfs`` and ``bootloader`` are the tools' names
-    (``initramfs-tools``, ``dracut``; ``grub``, ``systemd-boot``).
+    ``vg0/root`` an LV, ``md/0`` an md array; empty when not found. ``initramfs`` and ``bootloader`` are the tools'
+    names (``initramfs-tools``, ``dracut``; ``grub``, ``systemd-boot``).
     """
 
     os_name: str = ""

@@ -41,7 +41,7 @@ from rekindle_image.toml_lines import Place, key_lines
 T = TypeVar("T")
 
 #: Answers that are secrets: a medium lies about, and its squashfs can be read by anybody.
-_SECRETS = ("password", "code", "secret")
+_SECRETS = ("password", "code", "secret", "luks_secret")
 _TOP = ("firmware", "packages", "drivers", "keymap", "ssh_keys", "serial", "compression", "mirror", "security_mirror",
         "server", "network", "unattended")  # fmt: skip
 _SERVER = ("url", "ca")

@@ -6,6 +6,7 @@ names - the old disk of the same host, for instance.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,12 @@ class Node:
     part_label: str = ""
     parent: str = ""
     mounted: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    """Every device that it lies on, where there are several: an array's members, a spanning volume's."""
+
+    def lies_on(self, path: str) -> bool:
+        """Whether this lies directly on the device ``path``."""
+        return path == self.parent or path in self.parents
 
     @property
     def lv_names(self) -> tuple[str, ...]:
@@ -60,6 +67,27 @@ def split_mapper_name(name: str) -> tuple[str, str] | None:
     return parts[0].replace("--", "-"), parts[1].replace("--", "-")
 
 
+#: What LVM calls the volumes that other volumes are made of (lvm2, lib/misc/lvm-string.c); nobody may name one so.
+_PART_OF_VOLUME = re.compile(
+    r"_(?:[tcv]data|[tc]meta|[rm]image|rmeta|imeta|mlog|[ciw]c?orig|cvol|pmspare)(?:_\d+)?(?:_\w*)?$"
+)
+
+
+def is_part_of_volume(path: str) -> bool:
+    """Whether an LV's device is only a part of another one: a thin pool's data, a leg of a RAID volume. What blkid
+    sees there (often the filesystem of the whole) lies elsewhere. Pure."""
+    names = split_mapper_name(path.removeprefix("/dev/mapper/"))
+    return names is None or bool(_PART_OF_VOLUME.search(names[1]))
+
+
+def below(node: Node, nodes: Sequence[Node]) -> list[Node]:
+    """Everything that ``node`` lies on, itself first, the nearest before the farther. Pure."""
+    chain = [node]
+    for upper in chain:
+        chain += [n for n in nodes if upper.lies_on(n.path) and n not in chain]
+    return chain
+
+
 def scan(targets: Mapping[str, Disk]) -> tuple[Node, ...]:
     """Every block device on the target disks, parents before children. Raises CommandError."""
     nodes: dict[str, Node] = {}
@@ -81,7 +109,8 @@ def scan(targets: Mapping[str, Disk]) -> tuple[Node, ...]:
 def _collect(device: Mapping[str, Any], disk: str, parent: str, nodes: dict[str, Node]) -> None:
     path = str(device["path"])
     if path not in nodes:  # an md array or a spanning LV hangs under each of its disks
-        facts = probe(path)
+        hidden = device["type"] == "lvm" and is_part_of_volume(path)
+        facts = {} if hidden else probe(path)
         nodes[path] = Node(
             path=path,
             kind=str(device["type"]),
@@ -95,7 +124,10 @@ def _collect(device: Mapping[str, Any], disk: str, parent: str, nodes: dict[str,
             part_label=facts.get("PART_ENTRY_NAME", ""),
             parent=parent,
             mounted=tuple(place for place in device.get("mountpoints") or () if place),
+            parents=(parent,) if parent else (),
         )
+    elif parent not in nodes[path].parents:
+        nodes[path] = dataclasses.replace(nodes[path], parents=(*nodes[path].parents, parent))
     for child in device.get("children", ()):
         _collect(child, disk, path, nodes)
 
@@ -126,15 +158,17 @@ def resolve(spec: str, nodes: Iterable[Node], disks: Sequence[PointDisk] = (), c
         field, value = _BY[key.upper()], value.strip("\"'")
         same = [n for n in nodes if getattr(n, field) and getattr(n, field).lower() == value.lower()]
         # A member of a mirror shows its array's content too: the array is what is meant.
-        members = {n.parent for n in same}
+        members = {path for n in same for path in (n.parent, *n.parents)}
         return next((n for n in same if n.path not in members), None)
     for node in nodes:
-        if spec in node.lv_names or (node.kind.startswith("raid") and spec == node.path):
+        if spec in node.lv_names or (node.kind.startswith(("raid", "crypt")) and spec == node.path):
             return node
     if match := re.fullmatch(r"/dev/md/?(?:[^/:]+:)?([^/]+)", spec):
         # The array's own name (``host:0`` in its members), whatever number it got on the medium.
         members = {n.path for n in nodes if n.content == "linux_raid_member" and n.label.split(":")[-1] == match[1]}
-        return next((n for n in nodes if n.kind.startswith("raid") and n.parent in members), None)
+        return next(
+            (n for n in nodes if n.kind.startswith("raid") and members.intersection(n.parents or (n.parent,))), None
+        )
     guess = _by_unstable_name(spec, nodes, disks)
     if guess and content not in ("", "auto", "none") and guess.content and guess.content != content:
         return None

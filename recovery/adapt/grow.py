@@ -1,15 +1,17 @@
 """Step: the last partition and what lies on it grow onto a larger disk. Rules: docs/adaptation.md, "Growing".
 
-The partition and an LVM physical volume always grow; a logical volume only where it is the single one of its group,
-because only then is it clear whom the room belongs to. Nothing here is needed to boot, so a failure is a warning.
+The partition, an md mirror, an encrypted volume and an LVM physical volume always grow; a logical volume or thin pool
+only where it is the single one of its group, because only then is it clear whom the room belongs to. Nothing here is
+needed to boot, so a failure is a warning.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from recovery.adapt import stack
+from recovery.adapt import luks, stack
 from recovery.adapt.devices import Node, partition_path, probe, scan
 from recovery.adapt.gpt import read_table
 from recovery.adapt.model import Job
@@ -32,9 +34,10 @@ def grow(job: Job) -> str:
             except CommandError as error:
                 job.warn(f"{disk.path} keeps its old size: {error.message}")
     run(["udevadm", "settle", "--timeout=30"], check=False)
-    job.nodes, warnings = stack.assemble(job.request.targets)
+    job.nodes, warnings = stack.assemble(job.request.targets, job.passphrases)
     for warning in warnings:
         job.warn(warning)
+    _tell_degraded(job)
     before = len(job.changes)
     for node in grown:
         try:
@@ -47,23 +50,33 @@ def grow(job: Job) -> str:
     return "The disks are used to their ends." if grown or len(job.changes) > before else "Nothing to grow."
 
 
+def _tell_degraded(job: Job) -> None:
+    """Arrays that run without some of their disks. They were started and written to so, which their superblocks
+    remember: the host starts them without waiting for the others."""
+    for array in (node for node in job.nodes if node.kind.startswith("raid")):
+        lacking, wanted = stack.missing_disks(array)
+        if lacking:
+            label = next((n.label for n in job.nodes if array.lies_on(n.path) and n.label), array.path)
+            job.warn(
+                f"The md array {label} runs degraded, with {wanted - lacking} of {wanted} disks, and the host boots "
+                f"so. Give it another one soon: 'mdadm {array.path} --add PARTITION' (in the host, by its name there)."
+            )
+
+
 def _grow_disk(job: Job, name: str) -> list[Node]:
     """Grow the last partition of a disk if its content allows; returns the node whose content is to follow."""
     disk = job.request.targets[name]
     whole = next(n for n in job.nodes if n.disk == name and n.kind == "disk")
     if job.request.point.disk(name).table.kind == "none":
-        return [whole] if whole.content in GROWABLE else []
+        return [whole] if _why_not_growable(job, whole.path, whole.content) == "" else []
     table = read_table(disk.path)
     if table.last is None:
         return []
     path = partition_path(disk.path, table.last.number)
     content = probe(path).get("TYPE", "")
-    if content not in GROWABLE:
+    if why := _why_not_growable(job, path, content):
         room = disk.size - table.last.end
-        job.warn(
-            f"{format_size(room)} behind {path} stay unused: "
-            f"{content or 'what lies on it'} is not grown."
-        )  # fmt: skip
+        job.warn(f"{format_size(room)} behind {path} stay unused: {why}.")
         return []
     for step in growth(table, disk.size):
         resize_partition(disk.path, step, table.sector)
@@ -81,28 +94,83 @@ def resize_partition(disk: str, step: Growth, sector: int) -> None:
     run([*words, "--wipe-partitions", "never", "-N", str(step.number), disk], input=line.encode())
 
 
+def _why_not_growable(job: Job, path: str, content: str) -> str:
+    """Why a partition with this content keeps its size; empty when it may grow."""
+    if content == "crypto_LUKS":
+        return "" if job.passphrases else "the encrypted volume on it is not opened"
+    if content == "linux_raid_member":
+        facts = run(["mdadm", "--examine", "--export", path], check=False).stdout
+        found = dict(line.partition("=")[::2] for line in facts.splitlines())
+        # Older superblocks lie at the end of the partition: in a larger one they would not be found again.
+        if found.get("MD_METADATA") not in ("1.1", "1.2"):
+            return f"md's superblock of version {found.get('MD_METADATA', '?')} lies at its end"
+        return "" if found.get("MD_LEVEL") == "raid1" else f"an md array of level {found.get('MD_LEVEL')} is not grown"
+    return "" if content in GROWABLE else f"{content or 'what lies on it'} is not grown"
+
+
 def _grow_content(job: Job, node: Node) -> None:
-    if node.content != "LVM2_member":
-        if grow_filesystem(node.path, node.content):
-            job.changed(f"The {node.content} filesystem on {node.path} was grown to its partition.")
+    """Grow what lies on ``node``, and what lies on that. Raises CommandError."""
+    if node.content == "LVM2_member":
+        _grow_group(job, node)
+    elif node.content == "linux_raid_member":
+        _grow_array(job, node)
+    elif node.content == "crypto_LUKS":
+        mapping = next((n for n in job.nodes if n.kind == "crypt" and n.lies_on(node.path)), None)
+        if mapping is not None:  # else it was said why it stays closed
+            luks.resize(mapping, job.passphrases)
+            _grow_content(job, mapping)
+    elif grow_filesystem(node.path, node.content):
+        job.changed(f"The {node.content} filesystem on {node.path} was grown to its partition.")
+
+
+def _grow_array(job: Job, member: Node) -> None:
+    array = next((n for n in job.nodes if n.kind.startswith("raid") and n.lies_on(member.path)), None)
+    if array is None:
         return
+    before = _size(array.path)
+    run(["mdadm", "--grow", array.path, "--size=max"])
+    if (after := _size(array.path)) > before:
+        job.changed(f"The md array {array.path} grew from {format_size(before)} to {format_size(after)}.")
+    _grow_content(job, array)
+
+
+def _grow_group(job: Job, node: Node) -> None:
     stack.lvm(job.nodes, "pvresize", node.path)
     group = probe_group(job, node.path)
     volumes = [v for v in stack.volumes(job.nodes) if v.group == group]
     free = stack.group_free(job.nodes).get(group, 0)
-    if len(volumes) != 1 or volumes[0].segment != "linear":
+    volume = only_heir(volumes)
+    if volume is None:
         if free:
             job.changed(f"Volume group {group} now has {format_size(free)} free; no logical volume was grown.")
         return
-    volume = volumes[0]
-    path = f"/dev/{group}/{volume.name}"
     if free:
         stack.lvm(job.nodes, "lvextend", "--extents", "+100%FREE", f"{group}/{volume.name}")
         job.changed(f"Logical volume {group}/{volume.name} grew by {format_size(free)}.")
+    if volume.segment == "thin-pool":
+        return  # its volumes keep the size that they promise; the pool can now hold more of it
     # Also when the volume is full-grown already: an earlier run may have been cut off right behind lvextend.
+    path = f"/dev/{group}/{volume.name}"
     content = probe(path).get("TYPE", "")
-    if grow_filesystem(path, content):
+    if content == "crypto_LUKS":
+        upper = next((n for n in job.nodes if path in n.lv_names), None)
+        if upper is not None:
+            _grow_content(job, upper)
+    elif grow_filesystem(path, content):
         job.changed(f"The {content} filesystem on {path} was grown to its volume.")
+
+
+def only_heir(volumes: Sequence[stack.Volume]) -> stack.Volume | None:
+    """The volume that new room of a group belongs to without a doubt: the only one if it is linear, or the only thin
+    pool of a group in which everything else lies in that pool. Pure."""
+    pools = [v for v in volumes if v.segment == "thin-pool"]
+    if len(pools) == 1:
+        return pools[0] if all(v.pool == pools[0].name for v in volumes if v != pools[0]) else None
+    return volumes[0] if len(volumes) == 1 and volumes[0].segment == "linear" else None
+
+
+def _size(device: str) -> int:
+    return int(run(["blockdev", "--getsize64", device]).stdout)
 
 
 def probe_group(job: Job, volume: str) -> str:
@@ -114,8 +182,7 @@ def grow_filesystem(device: str, content: str) -> bool:
     """Grow an unmounted filesystem to the size of its device; False when its kind cannot be grown here or it was
     as large already. Raises CommandError."""
     if content in ("ext2", "ext3", "ext4"):
-        size = int(run(["blockdev", "--getsize64", device]).stdout)
-        if size - _ext_size(device) < 2**20:
+        if _size(device) - _ext_size(device) < 2**20:
             return False
         done = run(["e2fsck", "-f", "-p", device], check=False)
         if done.returncode > 1:  # 0 clean, 1 corrected

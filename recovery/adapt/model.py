@@ -9,6 +9,7 @@ import msgspec
 
 from recovery.adapt.devices import Node
 from recovery.adapt.host import HostTree
+from recovery.adapt.luks import Passphrases
 from recovery.events import Level, Listener, Message
 from recovery.format.point import Point
 from recovery.machine.model import Disk, Machine
@@ -55,6 +56,8 @@ class Job:
     """Where the host mounts its ESP (``/boot/efi``); empty without one."""
     changes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    passphrases: Passphrases = Passphrases()
+    """What opens the host's encrypted volumes."""
 
     def changed(self, text: str) -> None:
         """Something was changed or proven: for the report, and told at once."""

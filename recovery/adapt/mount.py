@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recovery.adapt.devices import Node, resolve
+from recovery.adapt import luks
+from recovery.adapt.devices import Node, resolve, scan
 from recovery.adapt.host import HostTree
 from recovery.adapt.model import Job
 from recovery.adapt.names import Mount, parse_fstab
 from recovery.commands import run
-from recovery.errors import CommandError, NotFoundError
+from recovery.errors import AccessError, CommandError, NotFoundError
 
 TITLE = "Mount the restored system"
 
@@ -23,6 +25,9 @@ _FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs")
 #: Parts of the system that updating initramfs and bootloader needs. Data is not mounted: what is not touched
 #: cannot be hurt.
 _NEEDED = ("/boot", "/boot/efi", "/efi", "/usr", "/var", "/var/lib", "/var/tmp")  # noqa: S108
+
+#: Where distributions keep the root inside a btrfs.
+_USUAL = ("@rootfs", "@", "root")
 
 _EFIVARS = Path("/sys/firmware/efi/efivars")
 
@@ -36,6 +41,8 @@ def mount_system(job: Job, target: Path) -> str:
     found = find_root(job)
     if found is None:
         return _no_root(job)
+    if _take_host_names(job, *found):
+        found = find_root(job) or found
     job.root, options = found
     target.mkdir(parents=True, exist_ok=True)
     _mount(job.root, target, options)
@@ -57,11 +64,32 @@ def find_root(job: Job) -> tuple[Node, str] | None:
         candidates = [named] if named else []
     else:
         candidates = [n for n in job.nodes if n.content in _FILESYSTEMS and not _is_member(n, job)]
+    likely: tuple[Node, str] | None = None
     for node in candidates:
-        for options in ("", "subvol=@rootfs", "subvol=@", "subvol=root") if node.content == "btrfs" else ("",):
-            if _looks_like_root(node, options):
+        for options in _options_to_try(node):
+            agrees = _looks_like_root(node, options)
+            if agrees:
                 return node, options
-    return None
+            if agrees is False and likely is None:
+                likely = node, options
+    return likely
+
+
+def _options_to_try(node: Node) -> list[str]:
+    """Mount options under which a filesystem may show a system: for btrfs its subvolumes, the usual ones first."""
+    if node.content != "btrfs":
+        return [""]
+    with place_to_mount("look") as folder:
+        if not run(["mount", "-o", "ro,subvolid=5", node.path, folder], check=False):
+            return [""]
+        done = run(["btrfs", "subvolume", "list", folder], check=False)
+    return ["", *(f"subvol={name}" for name in subvolumes(done.stdout))]
+
+
+def subvolumes(listing: str) -> list[str]:
+    """The subvolumes of ``btrfs subvolume list`` in the order in which a system is looked for. Pure."""
+    names = [line.partition(" path ")[2] for line in listing.splitlines() if " path " in line]
+    return sorted(names, key=lambda name: (*(name != usual for usual in _USUAL), name.count("/")))
 
 
 def _named_root(job: Job) -> Node | None:
@@ -73,6 +101,13 @@ def _named_root(job: Job) -> Node | None:
 def _captured_node(job: Job, name: str) -> Node | None:
     """The node of a recovery point's name for it: ``disk1`` (the whole disk), ``disk1:2`` or ``vg0/root``."""
     disk, colon, number = name.partition(":")
+    for array in job.request.point.body.md_arrays:
+        if name and name == array.volume:
+            members = {
+                n.path for n in job.nodes if n.content == "linux_raid_member" and _same_array(n.uuid, array.uuid)
+            }
+            arrays = (n for n in job.nodes if n.kind.startswith("raid"))
+            return next((n for n in arrays if any(n.lies_on(path) for path in members)), None)
     if name and not colon and "/" not in name:
         return next((n for n in job.nodes if n.disk == disk and n.kind in ("disk", "loop")), None)
     if colon and number.isdigit():
@@ -80,26 +115,73 @@ def _captured_node(job: Job, name: str) -> Node | None:
     return resolve(f"/dev/{name}", job.nodes) if "/" in name else None
 
 
+def _same_array(one: str, other: str) -> bool:
+    """blkid and md write the same UUID with other separators."""
+    return re.sub("[:-]", "", one).lower() == re.sub("[:-]", "", other).lower()
+
+
 def _is_member(node: Node, job: Job) -> bool:
-    return any(n.parent == node.path for n in job.nodes)
+    return any(n.lies_on(node.path) for n in job.nodes)
 
 
-def _looks_like_root(node: Node, options: str) -> bool:
-    """fstab (or an os-release) and an init: VM images on LVs have them too, hence the point's own word goes first."""
+def _looks_like_root(node: Node, options: str) -> bool | None:
+    """None when there is no system; else whether its fstab agrees that this subvolume is its root. A snapshot of the
+    root is a system too, and its fstab names another subvolume."""
     with place_to_mount("look") as folder:
         # norecovery is not used: a log that was not replayed may hide the very files.
         if not run(["mount", "-o", ",".join(filter(None, ("ro", options))), node.path, folder], check=False):
-            return False
+            return None
         host = HostTree(folder)
-        return host.exists("/etc/fstab") and any(
+        # An fstab and an init: VM images on LVs have them too, hence the point's own word goes first.
+        if not host.exists("/etc/fstab") or not any(
             host.exists(p) or host.path(p).is_symlink() for p in ("/sbin/init", "/usr/lib/systemd/systemd", "/usr")
-        )
+        ):
+            return None
+        return _agrees(parse_fstab(host.read("/etc/fstab") or ""), options)
+
+
+def _agrees(mounts: list[Mount], options: str) -> bool:
+    wanted = [o for m in mounts if m.point == "/" for o in m.options if o.startswith("subvol=")]
+    plain = [option.removeprefix("subvol=").strip("/") for option in (*wanted, options)]
+    return not wanted or not options or plain[0] == plain[-1]
+
+
+def _take_host_names(job: Job, root: Node, options: str) -> bool:
+    """Encrypted volumes get the names that the host's crypttab gives them, before anything is mounted from them."""
+    if not any(node.kind == "crypt" for node in job.nodes):
+        return False
+    with place_to_mount("look") as folder:
+        # It was mounted so a moment ago; should it fail now, mounting it for good says why.
+        if not run(["mount", "-o", ",".join(filter(None, ("ro", options))), root.path, folder], check=False):
+            return False
+        entries = luks.parse_crypttab(HostTree(folder).read("/etc/crypttab") or "")
+    for entry in entries:
+        if any(option.startswith(("tpm2-device=", "fido2-device=", "pkcs11-uri=")) for option in entry.options):
+            job.warn(
+                f"crypttab opens {entry.name} with a key in the old machine (TPM or token), which this one does not "
+                "have: it will ask for the passphrase. Enroll this machine anew with systemd-cryptenroll."
+            )
+    names = luks.host_names(entries, job.nodes, job.request.point.body.disks)
+    luks.rename(names)
+    if names:
+        job.nodes = scan(job.request.targets)
+    return bool(names)
 
 
 def _no_root(job: Job) -> str:
     system = job.request.point.body.system
-    if any(n.content == "crypto_LUKS" for n in job.nodes):
-        job.warn("The system lies on an encrypted volume (LUKS), which is not opened here; nothing in it was adapted.")
+    locked = luks.closed(job.nodes)
+    if locked and job.passphrases:
+        raise AccessError(
+            f"The system was not found, and {', '.join(n.path for n in locked)} (LUKS) is not open: the passphrase "
+            "given does not open it.",
+            hint="Run 'rekindle adapt --luks-secret-file FILE' with the right passphrase; the disks are complete.",
+        )
+    if locked:
+        job.warn(
+            "The system lies on an encrypted volume (LUKS), and no passphrase was given: it is there byte for byte, "
+            "but nothing in it was adapted, so it may not boot on this machine. 'rekindle adapt' makes up for it."
+        )
         return "The system is encrypted."
     if system.root:
         raise NotFoundError(

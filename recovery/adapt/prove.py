@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from recovery.adapt import prove_stack
 from recovery.adapt.bootloader import menu_file
-from recovery.adapt.devices import Node, is_unstable, resolve
+from recovery.adapt.devices import Node, below, is_unstable, resolve
 from recovery.adapt.drivers import kernel_modules, module_name, modules_in_use, needed_of
 from recovery.adapt.esp import find_folder
 from recovery.adapt.host import HostTree
 from recovery.adapt.initramfs import host_kernels
+from recovery.adapt.luks import parse_crypttab
 from recovery.adapt.model import Job
 from recovery.adapt.names import parse_fstab
 from recovery.errors import IntegrityError
@@ -28,6 +30,7 @@ def prove(job: Job) -> str:
         return "No system to prove."
     job.changed(f"Proven: the root filesystem ({job.root.content}) on {job.root.path} mounts.")
     _prove_initramfs(job, host)
+    _prove_encryption(job, host)
     _prove_menu(job, host)
     _prove_fstab(job, host)
     if job.request.machine.firmware == "uefi":
@@ -59,14 +62,31 @@ def _initramfs_problem(job: Job, host: HostTree, kernel: str) -> str:
     if not done or not done.stdout.strip():
         return f"The initramfs {image} cannot be read."
     loadable, _ = kernel_modules(host.path(f"/lib/modules/{kernel}"))
-    missing = missing_modules(needed_modules(job), loadable, done.stdout.splitlines())
+    listing = done.stdout.splitlines()
+    missing = missing_modules(needed_modules(job), loadable, listing)
+    missing += prove_stack.missing_programs(_below_root(job), listing)
     return f"The initramfs {image} lacks {', '.join(missing)}." if missing else ""
 
 
 def needed_modules(job: Job) -> list[str]:
-    """The modules without which the restored disks cannot be reached on this machine."""
+    """The modules without which the restored disks, and what the root lies on, cannot be reached on this machine."""
     disks = job.request.targets.values()
-    return [name for disk in disks for name in needed_of(disk, modules_in_use(disk.path))]
+    names = [name for disk in disks for name in needed_of(disk, modules_in_use(disk.path))]
+    return [*names, *prove_stack.stack_modules(_below_root(job))]
+
+
+def _below_root(job: Job) -> list[Node]:
+    return below(job.root, job.nodes) if job.root else []
+
+
+def _prove_encryption(job: Job, host: HostTree) -> None:
+    chain = _below_root(job)
+    entries = parse_crypttab(host.read("/etc/crypttab") or "")
+    for path in prove_stack.unlisted(chain, entries):
+        job.warn(f"crypttab does not name {path}, on which the root lies; the kernel's command line has to.")
+    opened = [node.path for node in chain if node.kind == "crypt"]
+    if opened:
+        job.changed(f"Proven: the passphrase opens {', '.join(opened)}; it is asked for at every boot.")
 
 
 def missing_modules(needed: Iterable[str], loadable: Iterable[str], listing: Iterable[str]) -> list[str]:

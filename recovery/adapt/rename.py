@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recovery.adapt.devices import Node, resolve
+from recovery.adapt.mdconf import rewrite_mdadm
 from recovery.adapt.model import Job
 from recovery.adapt.names import (
     Rewrite,
@@ -45,6 +46,8 @@ def rename(job: Job) -> str:
     for file in files:
         _apply(job, file, lambda text, file=file: rewrite_parameters(text, lookup, file))  # type: ignore[misc]
     _apply(job, "/etc/default/grub", allow_uuid_root)
+    for file in ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"):
+        _apply(job, file, rewrite_mdadm)
     for folder in ("/boot/grub", "/boot/grub2"):
         if host.move_aside(f"{folder}/device.map"):
             job.changed(f"{folder}/device.map named the old disks; GRUB looks for itself now.")

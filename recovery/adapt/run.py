@@ -10,6 +10,7 @@ from pathlib import Path
 from recovery.adapt import bootloader, gpt, grow, initramfs, mount, network, prove, rename, selinux, settle, stack
 from recovery.adapt.devices import scan
 from recovery.adapt.host import HostTree
+from recovery.adapt.luks import Passphrases
 from recovery.adapt.model import TARGET, AdaptReport, AdaptRequest, Job
 from recovery.errors import CommandError, DeviceError, UsageError
 from recovery.events import Listener, StepFinished, StepStarted, ignore
@@ -34,14 +35,16 @@ STEPS: tuple[tuple[str, str, Step], ...] = (
 )
 
 
-def adapt(request: AdaptRequest, listener: Listener = ignore) -> AdaptReport:
+def adapt(request: AdaptRequest, listener: Listener = ignore, passphrases: Passphrases = stack.NOTHING) -> AdaptReport:
     """Make the restored host boot on this machine. Runs as root on the medium, on real block devices.
+
+    ``passphrases`` open the host's encrypted volumes; without one what is in them is not adapted.
 
     Raises the errors of ``recovery.errors`` when the host would not boot; what would only be worse than before is a
     warning of the report. May be run again at any time; whatever happens, nothing stays mounted.
     """
     check_request(request)
-    job = Job(request, listener)
+    job = Job(request, listener, passphrases=passphrases)
     with _released_at_end(job):
         for number, (name, title, step) in enumerate(STEPS, 1):
             job.step = name
@@ -68,14 +71,16 @@ def check_request(request: AdaptRequest) -> None:
 
 
 @contextmanager
-def mounted(request: AdaptRequest, listener: Listener = ignore) -> Iterator[HostTree | None]:
+def mounted(
+    request: AdaptRequest, listener: Listener = ignore, passphrases: Passphrases = stack.NOTHING
+) -> Iterator[HostTree | None]:
     """The restored system mounted for a moment, to read it or to save a log in it; None when there is none.
 
     Raises CommandError, NotFoundError.
     """
-    job = Job(request, listener)
+    job = Job(request, listener, passphrases=passphrases)
     with _released_at_end(job):
-        job.nodes, _ = stack.assemble(request.targets)
+        job.nodes, _ = stack.assemble(request.targets, passphrases)
         mount.mount_system(job, TARGET)
         yield job.host
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import msgspec
 from recovery.capture.content import probe_content
 from recovery.capture.esp import list_esp
 from recovery.capture.firmware import Decision, Evidence, decide, has_boot_code
+from recovery.capture.luks import read_volume
 from recovery.capture.lvm import MappedVolume, PhysicalVolume, read_groups, read_pv
-from recovery.capture.md import read_member
+from recovery.capture.md import Member, assemble, read_member
 from recovery.capture.mounts import mounted, used_bytes
 from recovery.capture.ranges import Extent, read_range
 from recovery.capture.sources import Source
@@ -29,6 +30,7 @@ from recovery.capture.volumes import FILESYSTEMS, Volume, find_volume
 from recovery.errors import RekindleError
 from recovery.layout import (
     Content,
+    LuksVolume,
     MdArray,
     Partition,
     PartitionTable,
@@ -52,6 +54,7 @@ class Inventory:
     volumes: list[Volume] = field(default_factory=list)
     groups: list[VolumeGroup] = field(default_factory=list)
     arrays: list[MdArray] = field(default_factory=list)
+    encrypted: list[LuksVolume] = field(default_factory=list)
     system: SystemFacts = SystemFacts()
     vms: list[VirtualMachine] = field(default_factory=list)
     firmware: Decision = Decision("unknown", False, "nothing was looked at")
@@ -62,7 +65,9 @@ def take_inventory(sources: Sequence[Source], warn: Warn) -> Inventory:
     inventory = Inventory()
     for source in sources:
         _look_at_disk(source, inventory, warn)
+    _look_at_arrays(inventory, warn)
     _look_at_lvm(inventory, warn)
+    _look_at_encrypted(inventory, {source.path: source.name for source in sources}, warn)
     esp = next((volume for volume in inventory.volumes if volume.is_esp), None)
     esp_files: list[str] = []
     if esp:
@@ -123,6 +128,48 @@ def _look_at_disk(source: Source, inventory: Inventory, warn: Warn) -> None:
             inventory.volumes.append(Volume(source.name, source.size, whole, content))
 
 
+def _look_at_arrays(inventory: Inventory, warn: Warn) -> None:
+    """The md arrays; a mirror's content is a volume as a partition's is."""
+    members: list[Member] = []
+    for volume in list(inventory.volumes):
+        if volume.content.kind == "linux_raid_member":
+            member = read_member(volume.name, volume.extents)
+            if member is None:
+                warn(f"{volume.name} is a member of an md array whose superblock is not understood.")
+            else:
+                members.append(member)
+    for found in assemble(members):
+        array, content = found.array, Content()
+        stale = [m.place for m in members if m.array.uuid == array.uuid and m.place not in array.members]
+        if stale:
+            warn(
+                f"{', '.join(stale)} had fallen out of the md array {array.name or array.uuid}, and is not up to date."
+            )
+        if found.extents:
+            first = found.extents[0]
+            content = probe_content(first.path, first.offset, first.length)
+            inventory.volumes.append(Volume(array.volume, found.size, found.extents, content))
+        else:
+            warn(f"What the md array {array.name or array.uuid} ({array.level}) holds was not looked into.")
+        inventory.arrays.append(msgspec.structs.replace(array, content=content))
+
+
+def _look_at_encrypted(inventory: Inventory, disks: Mapping[Path, str], warn: Warn) -> None:
+    """The headers of what is encrypted; its content is nobody's business here."""
+    for volume in inventory.volumes:
+        if volume.content.kind != "crypto_LUKS":
+            continue
+        warn(f"{volume.name} is encrypted (LUKS); what it holds was not looked into.")
+        first = volume.extents[0] if volume.extents else None
+        disk = disks.get(first.path, "") if first else ""
+        try:
+            found = read_volume(volume.name, volume.extents, disk, first.offset if first else 0)
+        except RekindleError as error:
+            warn(f"{volume.name}: {error.message}")
+        else:
+            inventory.encrypted += [found] if found else []
+
+
 def _look_at_lvm(inventory: Inventory, warn: Warn) -> None:
     pvs: list[PhysicalVolume] = []
     for volume in inventory.volumes:
@@ -132,13 +179,6 @@ def _look_at_lvm(inventory: Inventory, warn: Warn) -> None:
                 pvs += [pv] if pv else []
             except RekindleError as error:
                 warn(f"{volume.name}: {error.message}")
-        elif volume.content.kind == "linux_raid_member":
-            array = read_member(volume.extents)
-            if array and array not in inventory.arrays:
-                inventory.arrays.append(array)
-            warn(f"{volume.name} is a member of an md array; what the array holds was not looked into.")
-        elif volume.content.kind == "crypto_LUKS":
-            warn(f"{volume.name} is encrypted (LUKS); what it holds was not looked into.")
     try:
         groups, mapped = read_groups(pvs)
     except RekindleError as error:
@@ -223,6 +263,9 @@ def _carry_used(inventory: Inventory) -> None:
             for part in table.partitions
         )
         inventory.tables[disk] = msgspec.structs.replace(table, partitions=parts)
+    inventory.arrays = [
+        msgspec.structs.replace(array, content=contents.get(array.volume, array.content)) for array in inventory.arrays
+    ]
     inventory.groups = [
         msgspec.structs.replace(
             group,

@@ -96,6 +96,7 @@ def _capture(
             system=inventory.system,
             volume_groups=tuple(inventory.groups),
             md_arrays=tuple(inventory.arrays),
+            luks_volumes=tuple(inventory.encrypted),
             vms=tuple(inventory.vms),
             note=request.note,
             captured_by=f"rekindle {__version__}",

@@ -14,7 +14,7 @@ FILESYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
 
 @dataclass(frozen=True)
 class Volume:
-    """``name`` is ``disk1`` (whole disk), ``disk1:2`` (partition) or ``vg0/root`` (LV).
+    """``name`` is ``disk1`` (whole disk), ``disk1:2`` (partition), ``md/0`` (md array) or ``vg0/root`` (LV).
 
     ``extents`` hold its bytes in order, empty where they cannot be told (thin LVs, a missing PV).
     """
@@ -52,6 +52,8 @@ def find_volume(spec: str, volumes: Sequence[Volume]) -> Volume | None:
         }.get(key.upper())
         # A LUKS or LVM container has a UUID too, but only the thing itself is mounted; first match it is.
         return next((volume for volume in volumes if value and matches and matches(volume)), None)
+    if array := re.fullmatch(r"/dev/md/?(?:[^/:]+:)?([^/]+)", spec):
+        return next((volume for volume in volumes if volume.name == f"md/{array[1]}"), None)
     for volume in volumes:
         if "/" in volume.name and spec in (f"/dev/{volume.name}", f"/dev/mapper/{device_mapper_name(volume.name)}"):
             return volume

@@ -9,10 +9,12 @@ from typing import Any
 import click
 import msgspec
 
+from recovery.adapt.luks import Passphrases
 from recovery.adapt.run import AdaptReport, AdaptRequest
 from recovery.adapt.run import adapt as run_adapt
-from recovery.cli.access import open_repository, repository_options
+from recovery.cli.access import open_repository, read_secret, repository_options
 from recovery.cli.progress import progress_listener
+from recovery.cli.targets import LUKS_PROMPT, luks_option
 from recovery.errors import AccessError, NotFoundError, UnsafeTargetError, UsageError
 from recovery.format.point import Point
 from recovery.machine.model import Disk, Machine
@@ -37,10 +39,18 @@ from recovery.plan.repair import point_of
     show_default=True,
     help="Grow the last partition and what lies on it onto a larger disk.",
 )
+@luks_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: events, then the report.")
 @repository_options
 def adapt(
-    disks: tuple[str, ...], location: str, host: str, point_id: str, grow: bool, as_json: bool, **access: Any
+    disks: tuple[str, ...],
+    location: str,
+    host: str,
+    point_id: str,
+    grow: bool,
+    luks_secret_file: Path | None,
+    as_json: bool,
+    **access: Any,
 ) -> None:
     """Make the host that lies on DISK... boot on this machine.
 
@@ -50,7 +60,7 @@ def adapt(
 
     \b
     Exit codes: 0 the host will boot; 2 wrong disk or firmware mode;
-    3 no kernel, root or bootloader found; 7 no room; 10 a program failed;
+    3 no kernel, root or bootloader found; 4 the passphrase opens nothing; 7 no room; 10 a program failed;
     5 the disks are not as captured, or the proof failed.
     """
     if os.geteuid() != 0:
@@ -65,9 +75,10 @@ def adapt(
         found = [find_disk(words.partition("=")[2] or words, machine) for words in disks]
         point = point_of(found, machine)
         targets = {d.name: disk for d, disk in zip(point.body.disks, found, strict=True)}
+    secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
     request = AdaptRequest(point=point, targets=targets, machine=machine, grow=grow)
     with progress_listener(as_json=as_json) as listener:
-        report = run_adapt(request, listener)
+        report = run_adapt(request, listener, Passphrases((secret,) if secret else ()))
     show(report, as_json=as_json)
 
 

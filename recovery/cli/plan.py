@@ -8,8 +8,8 @@ from typing import Any
 import click
 import msgspec
 
-from recovery.cli.access import open_copies, repository_options
-from recovery.cli.targets import are_files, care_options, parse_targets, suggested
+from recovery.cli.access import open_copies, read_secret, repository_options
+from recovery.cli.targets import LUKS_PROMPT, are_files, care_options, luks_option, parse_targets, suggested
 from recovery.engine.confirm import check_allowed
 from recovery.engine.engine import Engine
 from recovery.engine.planning import plan_recorded
@@ -28,6 +28,7 @@ from recovery.plan.render import render_plan
 @click.option("--adapt/--no-adapt", default=None, help="Make the host boot on this machine (default: on disks).")
 @click.option("--grow/--no-grow", default=True, help="Grow the last partition onto a larger disk.")
 @care_options
+@luks_option
 @click.option("--loops", is_flag=True, help="Loop devices may be targets.")
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
 @repository_options
@@ -42,6 +43,7 @@ def plan(
     verify: bool,
     copies: tuple[str, ...],
     skip_damaged: bool,
+    luks_secret_file: Path | None,
     loops: bool,
     as_json: bool,
     **access: Any,
@@ -50,7 +52,11 @@ def plan(
     chosen = parse_targets(targets)
     repository = open_copies((location, *copies), **access)
     point = repository.point(host, point_id)
-    choices = Choices(host=host, point=point.id, targets=chosen, grow=grow, verify=verify, skip_damaged=skip_damaged)
+    secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
+    choices = Choices(
+        host=host, point=point.id, targets=chosen, grow=grow, verify=verify, skip_damaged=skip_damaged,
+        luks_secret=bool(secret),
+    )  # fmt: skip
     if machine_file is not None:
         machine = load_machine(machine_file)
         chosen = chosen or suggested(point, machine)
@@ -59,6 +65,8 @@ def plan(
         engine = Engine(look_inside=not are_files(chosen), loops=loops)
         try:
             engine.adopt(repository)
+            if secret:
+                engine.luks_secret(secret)
             chosen = chosen or suggested(point, engine.machine())
             found = engine.plan(_with_targets(choices, chosen, adapt))
         finally:

@@ -144,7 +144,12 @@ def show_point(console: Console, point: Point) -> None:
             table.add_row(volume.name, format_size(volume.size), volume.segment, _describe(volume.content))
         console.print(table)
     for array in body.md_arrays:
-        console.print(f"md array {array.name or array.uuid}: {array.level} of {array.devices} devices", markup=False)
+        words = f"md array {array.name or array.uuid}: {array.level}, {len(array.members)} of {array.devices} devices"
+        held = f", holds {_describe(array.content)}" if array.content.kind else ""
+        console.print(f"{words}{held}", markup=False)
+    for luks in body.luks_volumes:
+        keys = ", ".join((f"{luks.slots} key slots", *luks.tokens))
+        console.print(f"Encrypted: {luks.on} (LUKS{luks.version}, {luks.cipher}, {keys})", markup=False)
     if body.vms:
         console.print("\nVMs")
     # Lines, not a table: paths of disks must not be broken by a narrow terminal.

@@ -9,9 +9,9 @@ from typing import Any
 import click
 import msgspec
 
-from recovery.cli.access import open_copies, repository_options
+from recovery.cli.access import open_copies, read_secret, repository_options
 from recovery.cli.progress import progress_listener
-from recovery.cli.targets import are_files, care_options, parse_pairs, parse_targets
+from recovery.cli.targets import LUKS_PROMPT, are_files, care_options, luks_option, parse_pairs, parse_targets
 from recovery.engine.again import with_access
 from recovery.engine.api import Report
 from recovery.engine.confirm import check_allowed
@@ -22,6 +22,8 @@ from recovery.plan.checks import short_name
 from recovery.plan.model import Choices, RestorePlan
 from recovery.plan.render import render_plan
 from recovery.units import format_duration, format_rate, format_size
+
+_LACKS_SECRET = "luks-secret-missing"  # noqa: S105 - a problem's code
 
 
 @click.command()
@@ -35,6 +37,7 @@ from recovery.units import format_duration, format_rate, format_size
 @click.option("--adapt/--no-adapt", default=None, help="Make the host boot on this machine (default: on disks).")
 @click.option("--grow/--no-grow", default=True, help="Grow the last partition onto a larger disk.")
 @care_options
+@luks_option
 @click.option("--loops", is_flag=True, help="Loop devices may be targets.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: the plan, the events, the report.")
 @repository_options
@@ -49,6 +52,7 @@ def restore(
     verify: bool,
     copies: tuple[str, ...],
     skip_damaged: bool,
+    luks_secret_file: Path | None,
     loops: bool,
     as_json: bool,
     **access: Any,
@@ -65,7 +69,13 @@ def restore(
             host=host, point=point_id, targets=chosen, adapt=wanted, grow=grow, verify=verify,
             skip_damaged=skip_damaged,
         )  # fmt: skip
+        if luks_secret_file is not None:
+            engine.luks_secret(read_secret(luks_secret_file, LUKS_PROMPT))
         plan = engine.plan(choices)
+        if _only_lacks_secret(plan) and luks_secret_file is None and sys.stdin.isatty():
+            click.echo(next(p.what for p in plan.problems if p.code == _LACKS_SECRET), err=True)
+            engine.luks_secret(read_secret(None, LUKS_PROMPT))
+            plan = engine.plan(choices)
         show_plan(plan, as_json=as_json)
         check_allowed(plan)
         engine.start(plan.id, confirmations(plan, given))
@@ -82,6 +92,11 @@ def restore(
             check_whole(report)
     finally:
         engine.close()
+
+
+def _only_lacks_secret(plan: RestorePlan) -> bool:
+    """Nothing but the passphrase of what is encrypted keeps the plan from being run."""
+    return {problem.code for problem in plan.problems if problem.severity == "error"} == {_LACKS_SECRET}
 
 
 def check_whole(report: Report) -> None:

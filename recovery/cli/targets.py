@@ -33,6 +33,20 @@ def care_options(function: F) -> F:
     return function
 
 
+#: What a terminal is asked for it with.
+LUKS_PROMPT = "Passphrase of the host's encrypted volumes (LUKS)"
+
+_LUKS = click.option(
+    "--luks-secret-file", type=click.Path(path_type=Path, dir_okay=False),
+    help="File with the passphrase of the host's encrypted volumes ('-': stdin), to adapt what is in them.",
+)  # fmt: skip
+
+
+def luks_option(function: F) -> F:
+    """Add ``--luks-secret-file``."""
+    return _LUKS(function)
+
+
 def parse_pairs(words: Sequence[str], option: str) -> dict[str, str]:
     """``disk1=/dev/sda`` words -> {disk1: /dev/sda}. Raises UsageError."""
     found: dict[str, str] = {}

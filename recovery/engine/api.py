@@ -221,6 +221,10 @@ class EngineApi(Protocol):
 
     def suggest(self, host: str, point: str) -> list[Suggestion]: ...
 
+    def luks_secret(self, secret: str) -> int:
+        """Remember one more passphrase for the host's encrypted volumes (LUKS), in memory only, for the plans made
+        from now on; an empty one forgets them all. Returns how many are remembered."""
+
     def plan(self, choices: Choices) -> RestorePlan:
         """Plan and check (also what needs asking: packs present, access, memory). Writes nothing."""
 

@@ -124,6 +124,11 @@ class EngineClient:
         found: list[Suggestion] = self._call("suggest", host, point)
         return found
 
+    def luks_secret(self, secret: str) -> int:
+        """See EngineApi."""
+        found: int = self._call("luks_secret", secret)
+        return found
+
     def plan(self, choices: Choices) -> RestorePlan:
         """See EngineApi."""
         found: RestorePlan = self._call("plan", choices)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from recovery.adapt.luks import Passphrases
 from recovery.adapt.run import STEPS
 from recovery.commands import run
-from recovery.engine import network, preflight, report
+from recovery.engine import encrypted, network, preflight, report
 from recovery.engine.access import MEDIUM, open_repository, read_medium
 from recovery.engine.answers import find_answers
 from recovery.engine.api import (
@@ -77,6 +78,7 @@ class Engine:
         self._repository: Repository | None = None
         self._plan: RestorePlan | None = None
         self._point: Point | None = None
+        self._passphrases = Passphrases()
         self._unattended = Unattended()
         self._remote = Remote(lambda code: StatusPage(code, self._look))
 
@@ -145,6 +147,18 @@ class Engine:
         """See EngineApi."""
         return suggest(self.point(host, point), self.machine())
 
+    def luks_secret(self, secret: str) -> int:
+        """See EngineApi."""
+        self._journal.hide(secret)
+        with self._asking:
+            self._runner.refuse_while_running("A passphrase can't be taken")
+            # Not strip: a blank may belong to it.
+            words = (*self._passphrases.words, secret) if secret else ()
+            self._passphrases = Passphrases(tuple(dict.fromkeys(words)))
+            with self._lock:
+                self._plan = None  # it was made with others
+            return len(self._passphrases.words)
+
     def plan(self, choices: Choices) -> RestorePlan:
         """See EngineApi. A target may also be the absolute path of a regular file."""
         with self._asking:
@@ -153,10 +167,12 @@ class Engine:
             with self._lock:
                 self._plan = None  # should this one fail, the one before it is not what the operator sees
             point = repository.point(choices.host, choices.point)
-            choices = msgspec.structs.replace(choices, point=point.id)
+            choices = msgspec.structs.replace(choices, point=point.id, luks_secret=bool(self._passphrases))
             plan = plan_recorded(point, self.machine(refresh=True), choices)
             if plan.allowed:
                 plan = with_problems(plan, preflight.ask(repository, point, plan))
+            if plan.allowed:
+                plan = with_problems(plan, encrypted.check_restored(repository, point, plan, self._passphrases))
             self._take(plan, point)
         return plan
 
@@ -167,9 +183,14 @@ class Engine:
             with self._lock:
                 self._plan = None
             steps = [(id, title) for id, title, _ in STEPS]
-            point, plan = build_repair(disks, self.machine(refresh=True), grow=grow, adaptation=steps)
+            secret = bool(self._passphrases)
+            point, plan = build_repair(
+                disks, self.machine(refresh=True), grow=grow, adaptation=steps, luks_secret=secret
+            )
             if plan.allowed:
                 plan = with_problems(plan, [*preflight.check_rights(plan), *preflight.check_memory()])
+            if plan.allowed:
+                plan = with_problems(plan, encrypted.check_here(plan, self._passphrases))
             self._take(plan, point)
         return plan
 
@@ -191,7 +212,7 @@ class Engine:
             check_allowed(plan)
             check_confirmations(plan, confirmations)
             repository = self._opened() if plan.choices.restore else None
-            self._runner.begin(plan, point, repository, self._probe, countdown)
+            self._runner.begin(plan, point, repository, self._probe, countdown, self._passphrases)
             # A plan is good for one run: afterwards the disks are others than it describes.
             self._plan = None
         log.info("run of plan %s started", plan.id[:12])
@@ -221,7 +242,9 @@ class Engine:
         """See EngineApi."""
         with self._asking:
             state = self.state()
-            return report.save(self._journal.directory, directory, state, self._point, self.machine())
+            return report.save(
+                self._journal.directory, directory, state, self._point, self.machine(), self._passphrases
+            )
 
     def reboot(self, power_off: bool = False) -> None:
         """See EngineApi."""

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from recovery.adapt.luks import Passphrases
 from recovery.adapt.mount import place_to_mount
 from recovery.adapt.run import AdaptRequest, mounted
+from recovery.adapt.stack import NOTHING
 from recovery.commands import run
 from recovery.engine.api import Report, RunState
 from recovery.errors import ErrorReport, NotFoundError, RekindleError, SpaceError
@@ -30,14 +32,21 @@ def write(report: Report, error: ErrorReport | None, directory: Path) -> None:
         (directory / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
 
-def save(source: Path, directory: str, state: RunState, point: Point | None, machine: Machine) -> str:
+def save(
+    source: Path,
+    directory: str,
+    state: RunState,
+    point: Point | None,
+    machine: Machine,
+    passphrases: Passphrases = NOTHING,
+) -> str:
     """Copy log and report; see EngineApi.save_log. Raises NotFoundError, SpaceError and what mounting raises."""
     if directory:
         return _copy(source, Path(directory))
     if state.phase == "finished" and state.plan and point and state.plan.choices.adapt:
         targets = {a.source.name: a.target for a in state.plan.assignments}
         request = AdaptRequest(point=point, targets=targets, machine=machine)
-        with contextlib.suppress(RekindleError), mounted(request) as host:
+        with contextlib.suppress(RekindleError), mounted(request, passphrases=passphrases) as host:
             if host is not None:
                 # var/log of the host may be a link; only a real folder inside of it is written to.
                 folder = host.root / "var/log/rekindle"

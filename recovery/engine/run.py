@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from recovery.adapt.luks import Passphrases
 from recovery.adapt.run import AdaptRequest, adapt
+from recovery.adapt.stack import NOTHING
 from recovery.engine import targets
 from recovery.engine.again import command
 from recovery.engine.api import Report
@@ -46,6 +48,7 @@ class Run:
     cancel: threading.Event
     log_path: str = ""
     countdown: int = 0
+    passphrases: Passphrases = NOTHING
     started: float = field(default_factory=time.time)
     begun: list[str] = field(default_factory=list)
     disks: list[DiskReport] = field(default_factory=list)
@@ -169,7 +172,7 @@ class Run:
     def _adapt(self, machine: Machine) -> None:
         assigned = {assignment.source.name: assignment.target for assignment in self.plan.assignments}
         request = AdaptRequest(point=self.point, targets=assigned, machine=machine, grow=self.plan.choices.grow)
-        found = adapt(request, self._renumbered)
+        found = adapt(request, self._renumbered, self.passphrases)
         self.changes += found.changes
         self.warnings += found.warnings
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from recovery.adapt.luks import Passphrases
+from recovery.adapt.stack import NOTHING
 from recovery.engine import report
 from recovery.engine.api import RunPhase, RunState
 from recovery.engine.eventlog import EventLog
@@ -53,6 +55,7 @@ class Runner:
         repository: Repository | None,
         probe: Callable[[], Machine],
         countdown: int,
+        passphrases: Passphrases = NOTHING,
     ) -> None:
         """Run a plan that was confirmed, in a thread. Raises BusyError when one runs."""
         with self._lock:
@@ -71,6 +74,7 @@ class Runner:
                 cancel=self._cancel,
                 log_path=str(self._journal.path),
                 countdown=max(0, countdown),
+                passphrases=passphrases,
             )
             context = contextvars.copy_context()
             # Not a daemon: a CLI that ends early must not kill a disk in the middle of its last write.

@@ -101,6 +101,8 @@ class Driver:
             host=answers.host, point=point.id, targets=targets, adapt=answers.adapt, grow=answers.grow,
             verify=answers.verify, skip_damaged=answers.skip_damaged,
         )  # fmt: skip
+        if answers.luks_secret:
+            self.engine.luks_secret(answers.luks_secret)
         self.plan = self.engine.plan(choices)
         found = doubts(answers, self.plan)
         if found:

@@ -19,7 +19,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from recovery.errors import IntegrityError
 from recovery.format.keys import RepositoryKeys
-from recovery.layout import Content, Firmware, MdArray, PartitionTable, SystemFacts, VirtualMachine, VolumeGroup
+from recovery.layout import (
+    Content,
+    Firmware,
+    LuksVolume,
+    MdArray,
+    PartitionTable,
+    SystemFacts,
+    VirtualMachine,
+    VolumeGroup,
+)
 
 #: How consistent a point is: like after a power cut; filesystems frozen; applications told.
 Consistency = Literal["crash", "filesystem", "application", "offline"]
@@ -82,6 +91,7 @@ class PointBody(msgspec.Struct, frozen=True, kw_only=True):
     system: SystemFacts = SystemFacts()
     volume_groups: tuple[VolumeGroup, ...] = ()
     md_arrays: tuple[MdArray, ...] = ()
+    luks_volumes: tuple[LuksVolume, ...] = ()
     vms: tuple[VirtualMachine, ...] = ()
     note: str = ""
     captured_by: str = ""

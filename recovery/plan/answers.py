@@ -22,7 +22,7 @@ After = Literal["reboot", "poweroff", "stay"]
 OTHER_WORDS = ("ssh", "status", "keymap", "tui")
 #: Seconds that a person has at least, and at most, to stop it.
 SHORTEST_COUNTDOWN, LONGEST_COUNTDOWN = 5, 3600
-SECRETS = ("password", "code", "secret")
+SECRETS = ("password", "code", "secret", "luks_secret")
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')
 _PREFIX = "rekindle."
 _YES, _NO = ("", "1", "yes", "true", "on"), ("0", "no", "false", "off")
@@ -54,6 +54,8 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     password: str = ""
     code: str = ""
     secret: str = ""
+    luks_secret: str = ""
+    """The passphrase of the host's encrypted volumes."""
     host: str = ""
     point: str = "latest"
     disks: str | dict[str, str] = {}

@@ -10,6 +10,7 @@ from blake3 import blake3
 from recovery.format.point import Point, PointDisk
 from recovery.machine.model import Machine
 from recovery.plan import checks
+from recovery.plan.check_stack import check_arrays, check_encryption, check_key_memory
 from recovery.plan.checks import BOOT_TYPES
 from recovery.plan.losses import losses
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
@@ -42,6 +43,9 @@ def build_plan(
         *checks.check_fit(point, pairs, machine),
         *checks.check_names(point, pairs, machine),
         *checks.check_left_out(point, choices),
+        *check_arrays(point, choices),
+        *check_encryption(point, choices),
+        *check_key_memory(point, machine, choices),
         *checks.check_adaptation(pairs, choices),
         *checks.check_growth(pairs, choices),
         *checks.check_memory_for_speed(machine),

@@ -41,6 +41,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """Leave as zeros what no copy of the repository has, and tell what that was, instead of stopping."""
     compare: bool = False
     """Compare the targets with the point in any case, and fetch only what differs; else a sample decides."""
+    luks_secret: bool = False
+    """A passphrase for the host's encrypted volumes was given. It is never in here itself."""
     restore: bool = True
     """False: what lies on the targets stays, and only the adaptation runs."""
 

@@ -11,6 +11,7 @@ from recovery.format.point import Point, PointBody, PointDisk, PointHeader
 from recovery.machine.model import Disk, Machine
 from recovery.plan import checks
 from recovery.plan.build import sealed, sorted_problems
+from recovery.plan.check_stack import check_encryption
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 
 #: Problems of a target that matter although nothing is overwritten.
@@ -34,7 +35,12 @@ def point_of(disks: Sequence[Disk], machine: Machine) -> Point:
 
 
 def build_repair(
-    chosen: Sequence[str], machine: Machine, *, grow: bool, adaptation: Sequence[tuple[str, str]]
+    chosen: Sequence[str],
+    machine: Machine,
+    *,
+    grow: bool,
+    adaptation: Sequence[tuple[str, str]],
+    luks_secret: bool = False,
 ) -> tuple[Point, RestorePlan]:
     """The plan for the disks with these ids or paths, and the point it works with. Never raises for a bad choice.
 
@@ -44,7 +50,15 @@ def build_repair(
     point = point_of(disks, machine)
     pairs = list(zip(point.body.disks, disks, strict=True))
     missing = [name for name in chosen if machine.disk(name) is None]
-    problems = [*_check_choice(disks, missing), *(p for pair in pairs for p in _check_disk(*pair, machine))]
+    choices = Choices(
+        host="", point="", targets={source.name: disk.id for source, disk in pairs}, grow=grow,
+        luks_secret=luks_secret, restore=False,
+    )  # fmt: skip
+    problems = [
+        *_check_choice(disks, missing),
+        *(p for pair in pairs for p in _check_disk(*pair, machine)),
+        *check_encryption(point, choices),
+    ]
     steps = [
         PlanStep(
             id="open",
@@ -57,9 +71,7 @@ def build_repair(
     return point, sealed(
         RestorePlan(
             id="",
-            choices=Choices(
-                host="", point="", targets={source.name: disk.id for source, disk in pairs}, grow=grow, restore=False
-            ),
+            choices=choices,
             assignments=tuple(DiskAssignment(source=source, target=disk) for source, disk in pairs),
             steps=tuple(steps),
             problems=sorted_problems(problems),

@@ -315,8 +315,9 @@ def test_an_md_member_of_each_version(tmp_path: Path, offset: int) -> None:
     data = bytearray(1024 * 1024)
     data[offset : offset + 256] = superblock()
     (tmp_path / "member").write_bytes(data)
-    array = read_member([Extent(tmp_path / "member", 0, len(data))])
-    assert array is not None
+    member = read_member("disk1:2", [Extent(tmp_path / "member", 0, len(data))])
+    assert member is not None
+    array = member.array
     assert (array.uuid, array.level, array.name, array.devices) == (
         "00010203:04050607:08090a0b:0c0d0e0f", "raid1", "host:0", 2,
     )  # fmt: skip

@@ -31,7 +31,14 @@ def states(made: RestorePlan) -> dict[str, str]:
 
 def test_every_code_belongs_to_one_check() -> None:
     sources = "".join(
-        (ROOT / name).read_text() for name in ("plan/checks.py", "plan/repair.py", "engine/preflight.py")
+        (ROOT / name).read_text()
+        for name in (
+            "plan/checks.py",
+            "plan/check_stack.py",
+            "plan/repair.py",
+            "engine/preflight.py",
+            "engine/encrypted.py",
+        )
     )
     codes = set(re.findall(r'code="([a-z-]+)"', sources)) | set(re.findall(r'\("(pack-[a-z]+)"', sources))
     known = [code for check in CHECKS for code in check.codes]

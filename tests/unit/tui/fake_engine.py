@@ -189,6 +189,7 @@ class FakeEngine:
         self.fail_with: RekindleError | None = None
         self.plan_problems: tuple[Problem, ...] = ()
         self.calls: list[tuple[str, object]] = []
+        self.luks_secrets: list[str] = []
         self._changed = threading.Condition()
         self._events: list[Event] = []
         self._state = RunState()
@@ -229,6 +230,10 @@ class FakeEngine:
         if access.secret != PASSPHRASE:
             raise AccessError("The passphrase does not open the repository.", hint="Type it again; mind Caps Lock.")
         return RepositoryInfo(id="4f2a77aa01bc", location=access.url or access.path, hosts=(HOST, "hv2.example.org"))
+
+    def luks_secret(self, secret: str) -> int:
+        self.luks_secrets = [*self.luks_secrets, secret] if secret else []
+        return len(self.luks_secrets)
 
     def points(self, host: str) -> list[PointSummary]:
         if host != HOST:
