@@ -16,6 +16,7 @@ from recovery.tui.glyphs import DONE, FAILED, WAITING
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.confirm import ConfirmScreen
 from recovery.tui.widgets.controls import Action
+from recovery.tui.widgets.dialogs import SecretDialog
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.units import format_size
 
@@ -28,6 +29,8 @@ MARKS: dict[State, tuple[str, str]] = {
     "unasked": (WAITING, ": not asked yet, the errors come first"),
 }
 STATE_COLOURS: dict[State, str] = {"passed": "green", "note": "green", "warning": "yellow", "failed": "red"}
+#: Problems to which a passphrase is the answer.
+LOCKED = ("luks-secret-missing", "luks-secret-wrong")
 COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -78,6 +81,7 @@ class PlanScreen(ConsoleScreen):
         "ERROR    forbids the restore: do what it says, or go back (Esc) and choose\n"
         "         differently; then 'Check again'.\n"
         "Warning  the restore works, but you should know.\n\n"
+        "Passphrase   where the host's system is encrypted: type it here.\n\n"
         "Below each step stands what was checked for it: √ right, ! warning,\n"
         "× forbids it, ○ not asked yet because of an error before.\n\n"
         "PgUp and PgDn scroll."
@@ -92,7 +96,9 @@ class PlanScreen(ConsoleScreen):
 
     def buttons(self) -> Iterable[Widget]:
         """Continue waits for a plan without errors."""
-        return (Action("Continue", id="continue", disabled=True), Action("Check again", id="again"))
+        passphrase = Action("Passphrase", id="passphrase")
+        passphrase.display = False
+        return (Action("Continue", id="continue", disabled=True), Action("Check again", id="again"), passphrase)
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +120,9 @@ class PlanScreen(ConsoleScreen):
         allowed = plan is not None and plan.allowed and bool(plan.assignments)
         go_on, again = self.query_one("#continue", Action), self.query_one("#again", Action)
         go_on.disabled = not allowed
-        (go_on if allowed else again).focus()
+        unlock = self.query_one("#passphrase", Action)
+        unlock.display = plan is not None and any(problem.code in LOCKED for problem in plan.problems)
+        (go_on if allowed else unlock if unlock.display else again).focus()
         if plan is None:
             self.query_one("#verdict", Lines).update("There is no plan.")
             return
@@ -128,6 +136,21 @@ class PlanScreen(ConsoleScreen):
         )
         created = self.session.point.header.created if self.session.point else 0.0
         self.query_one("#plan-text", Lines).update(plan_text(plan, created, self.size.width - 3))
+
+    def press_passphrase(self) -> None:
+        """Ask for the passphrase of the host's encrypted volumes, and plan again with it."""
+        text = (
+            "The host's system lies in an encrypted volume (LUKS). Type the passphrase that is typed when the host "
+            "starts. It is tried before anything is written, and kept in memory only.\n\nTo restore without it, go "
+            "back (Esc twice) and turn 'Make it boot here' off: byte for byte, not adapted to this machine."
+        )
+        self.app.push_screen(SecretDialog("Encrypted host", hang(text, 60), "Passphrase"), self._take_passphrase)
+
+    @work(exclusive=True, group="ask")
+    async def _take_passphrase(self, secret: str | None) -> None:
+        if secret:
+            await self.ask("Taking the passphrase", self.session.engine.luks_secret, secret)
+            self.press_again()
 
     def press_continue(self) -> None:
         """On to the confirmation."""

@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 
 from recovery.errors import ErrorReport
-from recovery.tui.widgets.controls import Action
+from recovery.tui.widgets.controls import Action, Field, Row
 from recovery.tui.widgets.panes import Lines, Pane
 
 
@@ -57,6 +57,41 @@ class Dialog(ModalScreen[str]):
         """Page through a long text."""
         pane = self.query_one(Pane)
         pane.scroll_relative(y=direction * max(1, pane.size.height - 1), animate=False)
+
+
+class SecretDialog(ModalScreen[str]):
+    """Asks for one secret; its result is what was typed, or empty for Esc. Enter takes it."""
+
+    BINDINGS = [Binding("escape", "dismiss('')", show=False)]
+
+    def __init__(self, title: str, text: str, label: str) -> None:
+        super().__init__()
+        self._title, self._text, self._label = title, text, label
+
+    def compose(self) -> ComposeResult:
+        """Title, text, field."""
+        with Vertical(id="dialog"):
+            yield Lines(self._title, id="dialog-title")
+            with Pane(id="dialog-text"):
+                yield Lines(self._text)
+            yield Row(self._label, Field("", id="dialog-secret", password=True))
+            with Horizontal(id="dialog-buttons"):
+                yield Action("OK", id="ok")
+                yield Action("Cancel", id="cancel")
+
+    def on_mount(self) -> None:
+        """Typing begins at once."""
+        self.query_one(Field).focus()
+
+    def on_input_submitted(self, event: Field.Submitted) -> None:
+        """Enter in the field."""
+        event.stop()
+        self.dismiss(event.value)
+
+    def on_action_pressed(self, event: Action.Pressed) -> None:
+        """A button ends the dialog."""
+        event.stop()
+        self.dismiss(self.query_one(Field).value if event.action == "ok" else "")
 
 
 def error_dialog(error: ErrorReport) -> Dialog:

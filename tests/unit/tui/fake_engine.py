@@ -49,6 +49,7 @@ from recovery.units import GIB, MIB, format_size
 URL = "https://backup.example.org:8460"
 FINGERPRINT = "9F:86:D0:81:88:4C:7D:65:9A:2F:EA:A0:C5:5A:D0:15:A3:BF:4F:1B:2B:0B:82:2C:D1:5D:6C:15:B0:F0:0A:08"
 USER, PASSWORD, CODE, PASSPHRASE = "restore", "wool-gate", "K7QF-2MZD", "correct horse battery"
+LUKS_PASSPHRASE = "opens hv1"
 HOST = "hv1.example.org"
 NOW = 1_763_900_000.0
 
@@ -231,6 +232,13 @@ class FakeEngine:
             raise AccessError("The passphrase does not open the repository.", hint="Type it again; mind Caps Lock.")
         return RepositoryInfo(id="4f2a77aa01bc", location=access.url or access.path, hosts=(HOST, "hv2.example.org"))
 
+    def _unlock(self, problem: Problem) -> Problem:
+        """A missing passphrase is a wrong one when others were given, and no problem (no code) with the right one."""
+        if problem.code != "luks-secret-missing" or not self.luks_secrets:
+            return problem
+        code = "" if LUKS_PASSPHRASE in self.luks_secrets else "luks-secret-wrong"
+        return msgspec.structs.replace(problem, code=code, what="Encrypted volumes that cannot be opened: disk1:3.")
+
     def luks_secret(self, secret: str) -> int:
         self.luks_secrets = [*self.luks_secrets, secret] if secret else []
         return len(self.luks_secrets)
@@ -257,7 +265,8 @@ class FakeEngine:
 
     def plan(self, choices: Choices) -> RestorePlan:
         point = self.point(choices.host, choices.point)
-        problems = list(self.plan_problems)
+        problems = [self._unlock(problem) for problem in self.plan_problems]
+        problems = [problem for problem in problems if problem.code]
         assignments = []
         for source in point.body.disks:
             target = self.machine_now.disk(choices.targets.get(source.name, ""))

@@ -7,7 +7,15 @@ from recovery.errors import DeviceError
 from recovery.machine.model import Machine
 from recovery.plan.model import Problem
 from tests.unit.tui.console import console, run
-from tests.unit.tui.fake_engine import BLANK, NO_SERIAL, PASSPHRASE, PASSWORD, USER, FakeEngine
+from tests.unit.tui.fake_engine import (
+    BLANK,
+    LUKS_PASSPHRASE,
+    NO_SERIAL,
+    PASSPHRASE,
+    PASSWORD,
+    USER,
+    FakeEngine,
+)
 
 
 def test_wrong_passphrase_then_right_keeps_everything_else() -> None:
@@ -268,5 +276,60 @@ def test_a_bug_in_the_engine_is_a_dialog_too() -> None:
             assert "Traceback" not in c.text
             await c.press("enter")
             await c.on("Network")
+
+    run(test)
+
+
+def test_an_encrypted_host_asks_for_its_passphrase_before_the_first_write() -> None:
+    async def test() -> None:
+        engine = FakeEngine(address=True)
+        engine.plan_problems = [
+            Problem(
+                severity="error", code="luks-secret-missing",
+                what="The host's system lies in an encrypted volume (disk1:3), and its passphrase was not given.",
+            )
+        ]  # fmt: skip
+        async with console(engine) as c:
+            await c.to("Target disks")
+            await c.press("enter")
+            await c.on("Plan")
+            await c.shows("The restore is refused: 1 error")
+            await c.shows("[>Passphrase<]")
+            await c.press("enter")
+            await c.shows("Encrypted host")
+            await c.type("wrong")
+            await c.shows("> Passphrase          •••••")
+            await c.press("enter")
+            await c.shows("Encrypted volumes that cannot be opened")
+            assert "wrong" not in c.text
+            await c.press("enter")
+            await c.shows("Encrypted host")
+            await c.type(LUKS_PASSPHRASE)
+            await c.press("enter")
+            await c.shows("The restore is possible")
+            await c.shows("[>Continue<]")
+            assert "Passphrase ]" not in c.text
+            assert engine.luks_secrets == ["wrong", LUKS_PASSPHRASE]
+
+    run(test)
+
+
+def test_the_passphrase_is_not_asked_for_where_nothing_is_encrypted_and_esc_takes_nothing() -> None:
+    async def test() -> None:
+        engine = FakeEngine(address=True)
+        async with console(engine) as c:
+            await c.to("Target disks")
+            await c.press("enter")
+            await c.on("Plan")
+            await c.shows("[>Continue<]")
+            assert "Passphrase ]" not in c.text
+            engine.plan_problems = [Problem(severity="error", code="luks-secret-missing", what="It is encrypted.")]
+            await c.press("tab", "enter")
+            await c.shows("[>Passphrase<]")
+            await c.press("enter")
+            await c.type("half")
+            await c.press("escape")
+            await c.shows("[>Passphrase<]")
+            assert engine.luks_secrets == []
 
     run(test)
