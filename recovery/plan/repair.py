@@ -24,7 +24,15 @@ def point_of(disks: Sequence[Disk], machine: Machine) -> Point:
     Sizes are unknown (0), so that a disk with room behind its last partition counts as larger.
     """
     found = tuple(
-        PointDisk(name=f"disk{n}", size=0, sector_size=disk.sector_size, chunk_size=0, root="", table=disk.table)
+        PointDisk(
+            name=f"disk{n}",
+            size=0,
+            sector_size=disk.sector_size,
+            chunk_size=0,
+            root="",
+            table=disk.table,
+            content=disk.content,
+        )
         for n, disk in enumerate(disks, 1)
     )
     return Point(
