@@ -58,21 +58,21 @@ def mount_system(job: Job, target: Path) -> str:
 
 def find_root(job: Job) -> tuple[Node, str] | None:
     """The root's node and the mount options it needs (a btrfs subvolume)."""
+    named = _named_root(job)
     if job.request.point.body.system.root:
         # Never another one instead: the next best filesystem with a system on it is that of a VM on a volume.
-        named = _named_root(job)
         candidates = [named] if named else []
     else:
         candidates = [n for n in job.nodes if n.content in _FILESYSTEMS and not _is_member(n, job)]
-    likely: tuple[Node, str] | None = None
+    best: tuple[tuple[bool, int], Node, str] | None = None
     for node in candidates:
         for options in _options_to_try(node):
-            agrees = _looks_like_root(node, options)
-            if agrees:
+            rank = _rank_as_root(job, node, options)
+            if rank and named and rank[0]:
                 return node, options
-            if agrees is False and likely is None:
-                likely = node, options
-    return likely
+            if rank and (best is None or rank > best[0]):
+                best = rank, node, options
+    return best[1:] if best else None
 
 
 def _options_to_try(node: Node) -> list[str]:
@@ -124,9 +124,10 @@ def _is_member(node: Node, job: Job) -> bool:
     return any(n.lies_on(node.path) for n in job.nodes)
 
 
-def _looks_like_root(node: Node, options: str) -> bool | None:
-    """None when there is no system; else whether its fstab agrees that this subvolume is its root. A snapshot of the
-    root is a system too, and its fstab names another subvolume."""
+def _rank_as_root(job: Job, node: Node, options: str) -> tuple[bool, int] | None:
+    """None when there is no system; else whether its fstab agrees that this subvolume is its root, and how much of
+    what it mounts is on the restored disks. A snapshot of the root is a system too, but its fstab names another
+    subvolume; so is a VM's volume, but its other filesystems are inside the VM's own disks."""
     with place_to_mount("look") as folder:
         # norecovery is not used: a log that was not replayed may hide the very files.
         if not run(["mount", "-o", ",".join(filter(None, ("ro", options))), node.path, folder], check=False):
@@ -137,7 +138,10 @@ def _looks_like_root(node: Node, options: str) -> bool | None:
             host.exists(p) or host.path(p).is_symlink() for p in ("/sbin/init", "/usr/lib/systemd/systemd", "/usr")
         ):
             return None
-        return _agrees(parse_fstab(host.read("/etc/fstab") or ""), options)
+        mounts = parse_fstab(host.read("/etc/fstab") or "")
+    disks = job.request.point.body.disks
+    found = (resolve(m.spec, job.nodes, disks, m.kind) for m in mounts if "=" in m.spec or m.spec.startswith("/dev/"))
+    return _agrees(mounts, options), sum(other is not None for other in found)
 
 
 def _agrees(mounts: list[Mount], options: str) -> bool:
