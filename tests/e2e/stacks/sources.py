@@ -22,9 +22,9 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rekind
 #: What no virtual machine has, or nobody reads here: under emulation every file costs time.
 _UNWANTED = (
     "usr/lib/modules/*/kernel/sound", "usr/lib/modules/*/kernel/drivers/gpu", "usr/lib/modules/*/kernel/drivers/media",
-    "usr/lib/modules/*/kernel/drivers/net/wireless", "usr/lib/modules/*/kernel/drivers/infiniband",
+    "usr/lib/modules/*/kernel/drivers/net", "usr/lib/modules/*/kernel/drivers/infiniband",
     "usr/lib/modules/*/kernel/drivers/staging", "usr/lib/modules/*/kernel/drivers/iio",
-    "usr/lib/modules/*/kernel/drivers/net/ethernet", "usr/lib/modules/*/kernel/drivers/usb/serial",
+    "usr/lib/modules/*/kernel/drivers/usb/serial", "usr/lib/modules/*/kernel/drivers/hwmon",
     "usr/share/locale", "usr/share/doc", "usr/share/man", "var/cache/apt", "var/lib/apt/lists", "boot/initrd.img-*",
 )  # fmt: skip
 #: They would wake up in the middle of a test.

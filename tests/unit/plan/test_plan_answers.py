@@ -58,6 +58,8 @@ def test_the_command_line_says_the_same_things() -> None:
     assert answers.network is not None
     assert (answers.network.vlan, answers.network.bond, answers.network.dhcp) == (7, ("eno2", "eno3"), True)
     assert secret_words(line) == ["code", "secret"]
+    assert secret_words("rekindle.luks_secret=x") == ["luks_secret"]
+    assert parse_answers(GOOD, 'rekindle.luks_secret="of the disks"').luks_secret == "of the disks"
     assert wanted("", line)
     assert own_words(line).startswith("rekindle.unattended rekindle.host=pve1")
     assert "quiet" not in own_words(line)
