@@ -14,7 +14,10 @@ import click
 
 from recovery.engine.api import SOCKET
 from recovery.engine.engine import Engine
+from recovery.engine.rehearsal import RecordedProber, Rehearsal
 from recovery.engine.server import EngineServer
+from recovery.errors import UsageError
+from recovery.machine.model import load_machine
 
 
 @click.command()
@@ -29,9 +32,36 @@ from recovery.engine.server import EngineServer
 )
 @click.option("--look-inside/--no-look-inside", default=True,
               help="Mount filesystems read-only to find repositories and systems on them.")  # fmt: skip
-def engine(path: Path, log_directory: Path | None, loops: bool, windows: bool, look_inside: bool) -> None:
+@click.option(
+    "--machine",
+    "recorded",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Rehearse in front of a recorded machine ('rekindle machine --json'): nothing can be written.",
+)
+@click.option("--repository", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIRECTORY",
+              help="With --machine: stands for a repository on a disk of the machine.")  # fmt: skip
+def engine(
+    path: Path,
+    log_directory: Path | None,
+    loops: bool,
+    windows: bool,
+    look_inside: bool,
+    recorded: Path | None,
+    repository: Path | None,
+) -> None:
     """Run the engine as a service on a unix socket, until it gets SIGTERM. A run that goes on is stopped then."""
-    service = Engine(log_directory=log_directory, loops=loops, look_inside=look_inside)
+    if recorded is not None:
+        if windows or loops:
+            raise UsageError(
+                "A rehearsal (--machine) has neither --loops nor --windows: nothing is written or opened."
+            )
+        prober = RecordedProber(load_machine(recorded), repository)
+        service: Engine = Rehearsal(prober, log_directory=log_directory)
+    elif repository is not None:
+        raise UsageError("--repository goes with --machine: else repositories are found on the disks.")
+    else:
+        service = Engine(log_directory=log_directory, loops=loops, look_inside=look_inside)
     server = EngineServer(service, path)
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -48,7 +48,7 @@ from recovery.format.point import Point, PointSummary
 from recovery.machine.model import Machine
 from recovery.plan.answers import split_words
 from recovery.plan.build import with_problems
-from recovery.plan.model import Choices, RestorePlan, Suggestion
+from recovery.plan.model import Choices, Problem, RestorePlan, Suggestion
 from recovery.plan.repair import build_repair
 from recovery.plan.suggest import suggest
 from recovery.repository.http import HttpStore
@@ -170,11 +170,21 @@ class Engine:
             choices = msgspec.structs.replace(choices, point=point.id, luks_secret=bool(self._passphrases))
             plan = plan_recorded(point, self.machine(refresh=True), choices)
             if plan.allowed:
-                plan = with_problems(plan, preflight.ask(repository, point, plan))
-            if plan.allowed:
-                plan = with_problems(plan, encrypted.check_restored(repository, point, plan, self._passphrases))
+                plan = with_problems(plan, self._ask(repository, point, plan))
             self._take(plan, point)
         return plan
+
+    def _ask(self, repository: Repository | None, point: Point, plan: RestorePlan) -> list[Problem]:
+        """What only asking the repository and this machine can tell about an allowed plan."""
+        if repository is None:
+            problems = [*preflight.check_rights(plan), *preflight.check_memory()]
+        else:
+            problems = preflight.ask(repository, point, plan)
+        if any(problem.severity == "error" for problem in problems):
+            return problems
+        if repository is None:
+            return problems + encrypted.check_here(plan, self._passphrases)
+        return problems + encrypted.check_restored(repository, point, plan, self._passphrases)
 
     def plan_repair(self, disks: tuple[str, ...], grow: bool = True) -> RestorePlan:
         """See EngineApi."""
@@ -188,9 +198,7 @@ class Engine:
                 disks, self.machine(refresh=True), grow=grow, adaptation=steps, luks_secret=secret
             )
             if plan.allowed:
-                plan = with_problems(plan, [*preflight.check_rights(plan), *preflight.check_memory()])
-            if plan.allowed:
-                plan = with_problems(plan, encrypted.check_here(plan, self._passphrases))
+                plan = with_problems(plan, self._ask(None, point, plan))
             self._take(plan, point)
         return plan
 

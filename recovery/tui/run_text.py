@@ -42,18 +42,12 @@ def steps_text(model: RunModel, room: int, width: int) -> Text:
 
 
 def whole_text(total: Progress | None) -> str:
-    """Two lines: how far and how fast; where the bytes went."""
+    """Two lines: how far, and what is in the way; where the bytes went. Rate and time left stand beside the bar."""
     if total is None:
         return "not begun\n"
-    if total.done >= total.total:
-        pace = "all is on the disks"
-    elif total.note:
-        pace = total.note
-    else:
-        left = format_duration(total.eta) if total.eta is not None else "unknown"
-        pace = f"{format_rate(total.rate)}   time left {left}"
+    note = total.note if total.done < total.total else "all is on the disks"
     return (
-        f"{format_size(total.done)} of {format_size(total.total)}   {pace}   retries {total.retries}\n"
+        f"{format_size(total.done)} of {format_size(total.total)}   retries {total.retries}   {note}".rstrip() + "\n"
         f"transferred {format_size(total.transferred)}   written {format_size(total.written)}   "
         f"skipped {format_size(total.skipped)}"
     )
@@ -83,7 +77,7 @@ def disk_label(assignment: DiskAssignment) -> str:
 
 
 def disk_figures(progress: Progress | None) -> str:
-    """Rate and time left of one disk."""
+    """Rate and time left of one disk, or of all."""
     if progress is None:
         return "waiting"
     if progress.done >= progress.total:

@@ -40,6 +40,8 @@ class ConsoleScreen(Screen[None]):
     HINTS: ClassVar[str] = "Tab/arrows move  Enter select  Esc back  F1 help  F2 shell  F10 power"
 
     AUTO_FOCUS = ""
+    #: From 36 rows up there is room for air (``console.tcss``).
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]
     BINDINGS = [
         Binding("escape", "back", show=False),
         Binding("f1", "help", show=False),

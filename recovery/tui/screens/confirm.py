@@ -11,6 +11,7 @@ from textual.widget import Widget
 from recovery.errors import ErrorReport
 from recovery.plan.model import DiskAssignment
 from recovery.tui.describe import disk_row, hang, short_name
+from recovery.tui.glyphs import DONE
 from recovery.tui.picture import labelled, now_on
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.restore import RestoreScreen
@@ -91,9 +92,11 @@ class ConfirmScreen(ConsoleScreen):
     def _check(self, index: int) -> bool:
         assignment = self._assignments()[index]
         right = self.session.confirmations.get(assignment.target.id, "") == assignment.target.confirmation
-        self.query_one(f"#verdict-{index}", Lines).update(
-            "" if right else f"  That is not the {unit(assignment)} of {short_name(assignment.target.path)}."
-        )
+        line = self.query_one(f"#verdict-{index}", Lines)
+        disk = short_name(assignment.target.path)
+        line.update(f"  {DONE} {disk} is confirmed." if right else f"  That is not the {unit(assignment)} of {disk}.")
+        line.set_class(right, "good")
+        line.set_class(not right, "error")
         return right
 
     def press_back(self) -> None:

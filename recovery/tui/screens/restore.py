@@ -71,6 +71,7 @@ class RestoreScreen(ConsoleScreen):
         with Horizontal(classes="row gap", id="whole-row"):
             yield Lines("Whole", classes="disk-label")
             yield Bar(id="whole-bar")
+            yield Lines("", id="whole-pace", classes="disk-figures")
         yield Lines("", id="whole-figures")
         yield Lines("", id="graph")
         yield Pane(id="disks")
@@ -203,10 +204,11 @@ class RestoreScreen(ConsoleScreen):
         rows = 2 if height < 30 else 4
         self.query_one("#graph", Lines).update("\n".join(graph_lines(model, rows, width, LABEL)))
         # Everything but steps and log has its lines; the log keeps three.
-        fixed = 13 + rows + min(6, len(plan.assignments) if plan else 0)
+        fixed = (13 if height < 36 else 17) + rows + min(6, len(plan.assignments) if plan else 0)
         self.query_one("#steps", Lines).update(steps_text(model, max(3, height - fixed), width))
         total = model.total()
         self.query_one("#whole-bar", Bar).fraction = total.done / total.total if total and total.total else None
+        self.query_one("#whole-pace", Lines).update(disk_figures(total))
         self.query_one("#whole-figures", Lines).update(whole_text(total))
         for index, assignment in enumerate(plan.assignments if plan else ()):
             progress = model.disks.get(assignment.source.name)

@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from recovery.engine.api import Report
 from recovery.tui.describe import hang, moment, short_name
+from recovery.tui.glyphs import DONE, FAILED
 from recovery.tui.qr import summary
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.widgets.controls import Action
@@ -43,7 +44,7 @@ def report_text(report: Report, titles: dict[str, str], width: int) -> Text:
         for damage in disk.damaged:
             text.append(hang(f"  lost: {damage.place()}", width) + "\n", style="red")
         if disk.root and not disk.root_matched and not disk.damaged:
-            text.append(f"  root as signed: {disk.root[:16]}..., not compared\n", style="dim")
+            text.append(f"  root {disk.root[:16]}... as signed, not compared with the disk\n")
     if report.changes:
         text.append("\nChanged so that it boots here\n", style="bold")
         for change in report.changes:
@@ -63,7 +64,7 @@ def verdict(report: Report) -> str:
     but = " except for what was lost" if any(disk.damaged for disk in report.disks) else ""
     count = len(report.warnings)
     warnings = f", with {count} warning{'' if count == 1 else 's'}" if count else ""
-    return f"The {what} is complete{but}{warnings}."
+    return f"{FAILED if but else DONE} The {what} is complete{but}{warnings}."
 
 
 class ResultScreen(ConsoleScreen):
@@ -119,7 +120,9 @@ class ResultScreen(ConsoleScreen):
             return
         self._report = state.report
         titles = {step.id: step.title for step in state.plan.steps} if state.plan else {}
-        self.query_one("#verdict", Lines).update(verdict(state.report))
+        line = self.query_one("#verdict", Lines)
+        line.update(verdict(state.report))
+        line.set_class(not any(disk.damaged for disk in state.report.disks), "good")
         self.query_one("#report", Lines).update(report_text(state.report, titles, self.size.width - 3))
 
     @work(exclusive=True, group="ask")

@@ -32,5 +32,5 @@ class Bar(Widget):
         cells = max(4, self.size.width - 6)
         fraction = min(1.0, max(0.0, self.fraction or 0.0))
         full = int(cells * fraction)
-        percent = "  - %" if self.fraction is None else f"{int(fraction * 100):3d} %"
+        percent = " " * 5 if self.fraction is None else f"{int(fraction * 100):3d} %"
         return Text(FULL * full + EMPTY * (cells - full) + " " + percent)

@@ -11,6 +11,7 @@ from rich.segment import Segment
 from textual import events
 from textual.keys import _character_to_key
 
+from recovery.engine.api import EngineApi
 from recovery.tui.app import ConsoleApp
 from recovery.tui.screens.task import TASKS
 from tests.unit.tui.fake_engine import PASSPHRASE, PASSWORD, USER, FakeEngine
@@ -19,9 +20,8 @@ from tests.unit.tui.fake_engine import PASSPHRASE, PASSWORD, USER, FakeEngine
 class Console:
     """A console under test."""
 
-    def __init__(self, app: ConsoleApp, engine: FakeEngine) -> None:
+    def __init__(self, app: ConsoleApp) -> None:
         self.app = app
-        self.engine = engine
 
     async def press(self, *keys: str) -> None:
         """Press keys, each one after the console has dealt with the one before.
@@ -139,15 +139,25 @@ async def console(
 
     An exception in it fails the test.
     """
-    app = ConsoleApp(engine)
-    async with app.run_test(size=size):
-        shown = Console(app, engine)
-        await shown.until(lambda: shown.title not in ("Rekindle · Start", ""), "the first screen")
+    async with console_of(engine, size) as shown:
         if task and shown.title == "Rekindle · Task":
             rows = [id for id, *_ in TASKS]
             await shown.task(*["down"] * rows.index(task))
         yield shown
         engine.hold.set()
+
+
+@asynccontextmanager
+async def console_of(
+    engine: EngineApi, size: tuple[int, int] = (80, 25), *, wait: bool = True
+) -> AsyncIterator[Console]:
+    """A console in front of any engine, at its first screen unless it shall not ``wait`` for one."""
+    app = ConsoleApp(engine)
+    async with app.run_test(size=size):
+        shown = Console(app)
+        if wait:
+            await shown.until(lambda: shown.title not in ("Rekindle · Start", ""), "the first screen")
+        yield shown
 
 
 def run(test: Callable[[], object]) -> None:

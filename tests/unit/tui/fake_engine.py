@@ -256,8 +256,9 @@ class FakeEngine:
 
     def suggest(self, host: str, point: str) -> list[Suggestion]:
         targets = [BLANK.id, USED.id, ""]
+        reasons = ["It is blank, fast and large enough.", "No other disk is large enough. It holds data.", ""]
         return [
-            Suggestion(disk=disk.name, target=targets[i], reason="It is blank, fast and large enough.")
+            Suggestion(disk=disk.name, target=targets[i], reason=reasons[i])
             for i, disk in enumerate(self.point(host, point).body.disks)
         ]
 

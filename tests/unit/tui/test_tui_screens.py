@@ -1,29 +1,30 @@
 """Every screen at the sizes of real consoles: only characters of the console font, nothing important cut off, and
-the same lines of text as the snapshot (``REKINDLE_UPDATE_SNAPSHOTS=1`` writes them anew; look at the difference)."""
+the same as the snapshot, in full colour, in CP437 and in ASCII (``REKINDLE_UPDATE_SNAPSHOTS=1`` writes them anew; look
+at the difference)."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from textual.widget import Widget
 
+from recovery.engine.api import Medium, NetworkConfig, Unattended
+from recovery.errors import DeviceError, UnreachableError
+from recovery.machine.model import Machine
 from recovery.plan.model import Problem
 from recovery.tui.glyphs import DRAWABLE, GLYPHS
 from recovery.tui.screens import point as point_screen
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Field, Toggle
 from recovery.tui.widgets.panes import Pane
-from tests.unit.tui.console import Console, console, run
-from tests.unit.tui.fake_engine import BLANK, NOW, USED, FakeEngine
+from tests.unit.tui import snapshots
+from tests.unit.tui.console import Console, console, console_of, run
+from tests.unit.tui.fake_engine import BLANK, NOW, PASSPHRASE, PASSWORD, USED, USER, FakeEngine
 
-SNAPSHOTS = Path(__file__).parent / "snapshots"
-UPDATE = bool(os.environ.get("REKINDLE_UPDATE_SNAPSHOTS"))
+#: Sizes whose screens are kept; 80x24 is only looked at.
+KEPT = [(80, 25), (160, 50)]
+SIZES = pytest.mark.parametrize("size", [*KEPT, (80, 24)], ids=lambda size: f"{size[0]}x{size[1]}")
 
 
 @pytest.fixture(autouse=True)
@@ -56,28 +57,15 @@ def check_screen(c: Console, name: str) -> None:
             assert control.label in lines[geometry.region.y], f"{name}: button {control.label}"
 
 
-async def check_snapshot(c: Console, name: str) -> None:
-    """The same text as last time; clocks of the log, and how long it has taken, do not count. A busy machine may still
-    be drawing, so it is given a while to come to that text."""
-
-    def text() -> str:
-        shown = re.sub(r"\b\d\d:\d\d:\d\d\b", "00:00:00", c.text)
-        shown = re.sub(r"^ (Rate|most) .*$", r" \1", shown, flags=re.MULTILINE)  # depends on the machine's pace
-        return re.sub(r"running, \d:\d\d", "running, 0:00", shown) + "\n"
-
-    path = SNAPSHOTS / f"{re.sub(r'[^a-z]+', '-', name.lower()).strip('-')}.txt"
-    if UPDATE:
-        await asyncio.sleep(1)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text())
-    assert path.is_file(), f"no snapshot of {name}; make it with REKINDLE_UPDATE_SNAPSHOTS=1"
-    wanted = path.read_text()
-    with contextlib.suppress(AssertionError):
-        await c.until(lambda: text() == wanted, name)
-    assert text() == wanted, f"{name} looks different; if that is meant, REKINDLE_UPDATE_SNAPSHOTS=1"
+async def look_at(c: Console, name: str) -> None:
+    """``check_screen``, and the snapshot where the size has one."""
+    await c.settle()
+    check_screen(c, name)
+    if (c.app.size.width, c.app.size.height) in KEPT:
+        await snapshots.check(c, name)
 
 
-@pytest.mark.parametrize("size", [(80, 25), (80, 24), (160, 50)], ids=lambda size: f"{size[0]}x{size[1]}")
+@SIZES
 def test_every_screen(size: tuple[int, int]) -> None:
     async def test() -> None:
         engine = FakeEngine(disks=2)
@@ -93,10 +81,7 @@ def test_every_screen(size: tuple[int, int]) -> None:
         async with console(engine, size, task="") as c:
 
             async def look(name: str) -> None:
-                await c.settle()
-                check_screen(c, name)
-                if size == (80, 25) and name != "Restore (stop)":  # clocks show beside that dialog
-                    await check_snapshot(c, name)
+                await look_at(c, name)
 
             await c.on("Task")
             await look("Task")
@@ -139,7 +124,7 @@ def test_every_screen(size: tuple[int, int]) -> None:
             await c.press("enter")
             await c.shows("Stop the restore?")
             assert c.text.count("[>") == 1  # one focus on the screen
-            await look("Restore (stop)")
+            check_screen(c, "Restore (stop)")  # clocks show beside that dialog
             await c.press("escape")
             engine.hold.set()
             await c.on("Result")
@@ -157,6 +142,136 @@ def test_every_screen(size: tuple[int, int]) -> None:
             await c.press("escape", "f10")
             await c.shows("Leave console")
             await look("Result (power)")
+
+    run(test)
+
+
+@SIZES
+def test_every_other_state(size: tuple[int, int]) -> None:
+    """Dialogs, refusals and failures, and the tasks that are not a restore of all."""
+
+    async def before_the_engine_answers() -> None:
+        class Silent(FakeEngine):
+            def medium(self) -> Medium:
+                raise UnreachableError("The engine does not answer.", hint="F2 opens a shell; look at its journal.")
+
+        async with console_of(Silent(), size, wait=False) as c:
+            await c.shows("Trying again ...")
+            await look_at(c, "Start")
+
+    async def tasks() -> None:
+        engine = FakeEngine(address=True)
+        engine.unattended(Unattended(phase="refused", message="The disk is not there.", reasons=("No disk has S1.",)))
+        async with console(engine, size, task="") as c:
+            await c.on("Task")
+            await look_at(c, "Task (unattended refused)")
+            await c.press("f1")
+            await c.shows("Help · Task")
+            await look_at(c, "Task (help)")
+            await c.press("escape", *["down"] * 4, "enter")
+            await c.shows("SSH          off")
+            await c.press("right", "enter")
+            await c.shows("SSH off")
+            await c.press("right", "right", "enter")
+            await c.shows("Page off")
+            await look_at(c, "Task (remote access)")
+            await c.press("escape", *["up"] * 1, "enter")
+            await c.on("Repair")
+            await look_at(c, "Repair")
+            c.app.screen.query_one("#continue").focus()
+            await c.press("enter")
+            await c.on("Plan")
+            await c.shows("The repair is possible")
+            await look_at(c, "Plan (repair)")
+
+    async def network() -> None:
+        class Late(FakeEngine):
+            def configure_network(self, config: NetworkConfig) -> Machine:
+                raise DeviceError("enp4s0 got no address: the link is down.", hint="Check the cable.")
+
+        async with console(Late(), size) as c:
+            await c.on("Network")
+            c.app.screen.query_one("#dhcp").focus()
+            await c.press("space", "enter")
+            await c.type("192.168.1.20/24")
+            await look_at(c, "Network (fixed address)")
+            c.app.screen.query_one("#apply").focus()
+            await c.press("enter")
+            await c.shows("Check the cable")
+            await look_at(c, "Network (error)")
+
+    async def repository() -> None:
+        engine = FakeEngine(address=True, trusted=False)
+        async with console(engine, size) as c:
+            await c.on("Repository")
+            await c.shows("NOT TRUSTED")
+            await c.shows("Disk sdb1")
+            await c.type(USER)
+            await c.press("enter")
+            await c.type(PASSWORD)
+            await c.press("enter", "enter")
+            await c.type("wrong")
+            await c.press("enter")
+            await c.shows("Is this your server?")
+            await look_at(c, "Repository (unknown certificate)")
+            await c.press("right", "enter")
+            await c.shows("mind Caps Lock")
+            await look_at(c, "Repository (wrong passphrase)")
+            await c.press("enter", *["backspace"] * 5)
+            await c.type(PASSPHRASE)
+            await c.press("enter")
+            await c.on("Host")
+            await c.press("enter")
+            await c.on("Point")
+            await c.until(lambda: "reading" not in c.text.lower(), "all details")
+            c.app.screen.query_one("#details-button").focus()
+            await c.press("enter")
+            await c.shows("vda")
+            await look_at(c, "Point (details)")
+
+    async def refusals() -> None:
+        engine = FakeEngine(address=True, disks=2)
+        engine.plan_problems = (
+            Problem(severity="error", code="pack-missing", what="2 of 9 packs of the point are missing.",
+                    why="The content of disk1 would not be complete.", todo="Choose another point."),
+        )  # fmt: skip
+        async with console(engine, size) as c:
+            await c.to("Target disks")
+            c.app.screen.query_one("#sources").focus()
+            await c.press("enter", "down", "down")
+            await c.shows("Cannot be chosen: It holds a repository")
+            await look_at(c, "Target disks (cannot be chosen)")
+            await c.press("enter")
+            await c.shows("Choose another disk.")
+            await look_at(c, "Target disks (refused)")
+            await c.press("enter")
+            c.app.screen.query_one("#continue").focus()
+            await c.press("enter")
+            await c.on("Plan")
+            await c.shows("The restore is refused")
+            await look_at(c, "Plan (refused)")
+
+    async def failure() -> None:
+        engine = FakeEngine(address=True)
+        engine.fail_with = DeviceError("/dev/nvme0n1 returned an error.", hint="Look at its SMART data, or retry.")
+        async with console(engine, size) as c:
+            await c.to("Confirm")
+            await c.type("wrong")
+            await c.press("enter")
+            await c.shows("That is not the serial number")
+            await look_at(c, "Confirm (wrong)")
+            await c.press(*["backspace"] * 5)
+            await c.type(BLANK.serial)
+            await c.press("enter", "enter")
+            await c.shows("Look at its SMART data")
+            await c.press("enter")
+            await c.shows("[>Retry<]")
+            await c.until(lambda: "failed" in c.text, "the end")
+            check_screen(c, "Restore (failed)")
+
+    async def test() -> None:
+        for part in (before_the_engine_answers, tasks, network, repository, refusals, failure):
+            await part()
 
     run(test)
 
