@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "machine": ("recovery.cli.machine", "machine", "Describe this machine: disks, firmware, network."),
     "plan": ("recovery.cli.plan", "plan", "Plan a restore and check it, without writing."),
     "restore": ("recovery.cli.restore", "restore", "Restore a recovery point onto disks."),
+    "extract": ("recovery.cli.extract", "extract", "Bring back the disks of one VM as files."),
     "adapt": ("recovery.cli.adapt", "adapt", "Make a restored host boot on this machine."),
     "iso": ("recovery.cli.iso", "iso", "Build the bootable recovery medium."),
     "engine": ("recovery.cli.engine", "engine", "Run the engine as a service on a unix socket."),

@@ -63,6 +63,8 @@ def ask_system(machine: Machine, accel_slowness: float) -> None:
     machine.press("alt+f2")
     machine.wait_for_screen(r"root@", 60 * accel_slowness)
     for number, command in enumerate((
+        # Seconds since the kernel began: where the initramfs takes over, and where systemd does.
+        "dmesg | grep -m1 'Run /init'; systemctl show -p UserspaceTimestampMonotonic",
         "systemd-analyze | cat; free -m; du -sm /run/live/overlay",
         "systemd-analyze blame --no-pager | head -24",
         "systemd-analyze critical-chain --no-pager rekindle-tui@tty1.service rekindle-engine.service | head -24",

@@ -59,7 +59,7 @@ def test_every_screen_of_a_booted_medium(tmp_path: Path) -> None:
     repository, secret = tmp_path / "repository", tmp_path / "secret"
     secret.write_text(PASSPHRASE + "\n")
     rekindle("repo", "init", repository, "--passphrase-file", secret)
-    words = ["--host", "vhost1", "--firmware", "bios", "--secret-file", secret]
+    words: list[str | Path] = ["--host", "vhost1", "--firmware", "bios", "--secret-file", secret]
     rekindle("capture", repository, host.disk, *words, "--note", "before the update")
     with host.disk.open("r+b") as file:  # the host works on
         file.seek(480 * MIB)

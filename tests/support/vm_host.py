@@ -23,8 +23,8 @@ DISK = "<disk type='{kind}' device='disk'><driver name='qemu' type='{format}'/><
 
 @dataclass(frozen=True)
 class VmHost:
-    """``disk``: the host's. ``web`` is the qcow2 file of the VM of that name, ``log`` its raw one (the hole at its end left
-    out), ``db`` what lies on the LV."""
+    """``disk``: the host's. ``web`` is the qcow2 file of the VM of that name, ``log`` its raw one (the hole at its end
+    left out), ``db`` what lies on the LV."""
 
     disk: Path
     web: bytes

@@ -1,0 +1,218 @@
+"""The volumes and files of a captured host, as its own fstab and LVM put them together."""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from recovery.capture.lvm import PhysicalVolume, read_groups, read_pv
+from recovery.capture.ranges import Extent, cut
+from recovery.capture.system import parse_fstab
+from recovery.capture.volumes import Volume, find_volume
+from recovery.errors import NotFoundError, UsageError
+from recovery.explore.chunks import ChunkSource
+from recovery.explore.ext4 import Ext4, Inode, missing
+from recovery.format.point import Point, PointDisk
+from recovery.layout import Content
+from recovery.repository.repository import Repository
+from recovery.units import MIB
+
+#: LVM's label and metadata lie before the first extent, which is at 1 MiB unless somebody asked for more.
+_PV_HEAD = 4 * MIB
+_MAX_LINKS = 40
+_READABLE = ("ext2", "ext3", "ext4")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``length`` bytes at ``at`` of something lie at ``offset`` of disk ``disk`` of the point."""
+
+    at: int
+    disk: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Something of ``size`` bytes that lies in pieces; what is in none reads as zeros."""
+
+    size: int
+    pieces: tuple[Piece, ...]
+
+
+class HostView:
+    """A point's host. Extents name disks of the point where those of a capture name devices."""
+
+    def __init__(self, repository: Repository, point: Point) -> None:
+        self._repository, self._point = repository, point
+        self._disks: dict[str, ChunkSource] = {}
+        self._filesystems: dict[str, Ext4] = {}
+        self.volumes = self._partitions()
+        self.volumes += self._logical(self.volumes)
+        self._mounts: dict[str, Volume] = {}
+
+    def disk(self, name: str) -> ChunkSource:
+        """A disk of the point."""
+        if name not in self._disks:
+            self._disks[name] = ChunkSource(self._repository, self._repository.chunk_map(self._point, name), name)
+        return self._disks[name]
+
+    def read(self, extents: Sequence[Extent], offset: int, length: int) -> bytes:
+        """Bytes of a volume."""
+        return b"".join(self.disk(e.path.name).read(e.offset, e.length) for e in cut(extents, offset, length))
+
+    def volume(self, name: str) -> Mapped:
+        """The bytes of volume ``name`` (``disk1:2``, ``vg0/db``). Raises NotFoundError, UsageError."""
+        found = next((volume for volume in self.volumes if volume.name == name), None)
+        if found is None:
+            raise NotFoundError(f"The point has no volume {name}.")
+        if not found.extents:
+            raise UsageError(
+                f"Where the bytes of {name} lie is not known: it is not linear (thin, RAID, a snapshot), or a disk "
+                "of its volume group was not captured.",
+                hint="Restore the disks into files and activate the volume group there.",
+            )
+        return Mapped(found.size, _pieces(found.extents, 0, 0, found.size))
+
+    def file(self, path: str) -> Mapped:
+        """Where a file of the host lies, by its own path, links followed. Raises NotFoundError, UsageError."""
+        volume, inode = self._locate(path)
+        if not stat.S_ISREG(inode.mode):
+            raise UsageError(f"{path} is not a regular file.")
+        pieces: list[Piece] = []
+        for run in self._filesystem(volume).runs(inode):
+            pieces += _pieces(volume.extents, run.at, run.offset, run.length)
+        return Mapped(inode.size, tuple(pieces))
+
+    # --- volumes ----------------------------------------------------------------------------------------------
+
+    def _partitions(self) -> list[Volume]:
+        found: list[Volume] = []
+        for disk in self._point.body.disks:
+            for part in disk.table.partitions:
+                extents = (Extent(Path(disk.name), part.start, part.size),)
+                found.append(
+                    Volume(f"{disk.name}:{part.number}", part.size, extents, part.content, part.uuid, part.name)
+                )
+            if not disk.table.partitions:
+                found.append(Volume(disk.name, disk.size, (Extent(Path(disk.name), 0, disk.size),), disk.content))
+        return found
+
+    def _logical(self, volumes: Sequence[Volume]) -> list[Volume]:
+        """LVs, by LVM's own metadata as it was captured."""
+        contents = {
+            f"{group.name}/{volume.name}": volume.content
+            for group in self._point.body.volume_groups
+            for volume in group.volumes
+        }
+        if not contents:
+            return []
+        pvs: list[PhysicalVolume] = []
+        with tempfile.TemporaryDirectory(prefix="rekindle-lvm-") as folder:
+            for volume in volumes:
+                if volume.content.kind != "LVM2_member":
+                    continue
+                # The reader of the capture wants files: sparse ones, in which nothing but the metadata is there.
+                (extent,) = volume.extents
+                path = Path(folder, extent.path.name)
+                with path.open("r+b" if path.exists() else "wb") as file:
+                    file.truncate(self._disk_of(extent.path.name).size)
+                    file.seek(extent.offset)
+                    file.write(self.read(volume.extents, 0, min(_PV_HEAD, volume.size)))
+                pv = read_pv([Extent(path, extent.offset, extent.length)])
+                pvs += [pv] if pv else []
+            _, mapped = read_groups(pvs)
+        return [
+            Volume(
+                lv.name, lv.volume.size, tuple(Extent(Path(e.path.name), e.offset, e.length) for e in lv.extents),
+                contents.get(lv.name, Content()),
+            )
+            for lv in mapped
+        ]  # fmt: skip
+
+    def _disk_of(self, name: str) -> PointDisk:
+        return self._point.disk(name)
+
+    # --- files ------------------------------------------------------------------------------------------------
+
+    def _filesystem(self, volume: Volume) -> Ext4:
+        if volume.name not in self._filesystems:
+            if volume.content.kind not in _READABLE or not volume.extents:
+                raise UsageError(
+                    f"{volume.name} holds {volume.content.kind or 'nothing that is known'}; files are read off "
+                    f"{', '.join(_READABLE)} only.",
+                    hint="Restore its disk into a file ('rekindle restore --target disk1=FILE') and mount that.",
+                )
+            self._filesystems[volume.name] = Ext4(lambda at, length: self.read(volume.extents, at, length))
+        return self._filesystems[volume.name]
+
+    def _mounted(self) -> dict[str, Volume]:
+        """Mount point -> volume, by the fstab of the root."""
+        if not self._mounts:
+            name = self._point.body.system.root
+            root = next((volume for volume in self.volumes if name and volume.name == name), None)
+            if root is None:
+                raise UsageError("The point does not say where its host's root lies, so its files cannot be found.")
+            self._mounts = {"/": root}
+            try:
+                where, inode = self._locate("/etc/fstab")
+                text = self._filesystem(where).content(inode, MIB).decode("utf-8", "replace")
+            except NotFoundError:
+                text = ""
+            for line in parse_fstab(text):
+                other = find_volume(line.spec, self.volumes)
+                if other is not None and line.point.startswith("/") and line.point != "/":
+                    self._mounts[line.point.rstrip("/")] = other
+        return self._mounts
+
+    def _locate(self, path: str) -> tuple[Volume, Inode]:
+        mounts = self._mounted()
+        waiting = [part for part in reversed(PurePosixPath(path).parts) if part != "/"]
+        there: list[str] = []
+        links = 0
+        at = self._top(mounts["/"])
+        trail = [at]
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                if there:
+                    there.pop()
+                    trail.pop()
+                continue
+            step = "/" + "/".join([*there, part])
+            volume, folder = trail[-1]
+            if step in mounts:
+                trail.append(self._top(mounts[step]))
+                there.append(part)
+                continue
+            inode = self._filesystem(volume).entry(folder, part)
+            if inode is None:
+                raise missing(path)
+            target = self._filesystem(volume).link(inode)
+            if not target:
+                trail.append((volume, inode))
+                there.append(part)
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                raise missing(path)
+            if target.startswith("/"):
+                there, trail = [], trail[:1]
+            waiting += [piece for piece in reversed(PurePosixPath(target).parts) if piece != "/"]
+        return trail[-1]
+
+    def _top(self, volume: Volume) -> tuple[Volume, Inode]:
+        return volume, self._filesystem(volume).root()
+
+
+def _pieces(extents: Sequence[Extent], at: int, offset: int, length: int) -> tuple[Piece, ...]:
+    """``length`` bytes at ``offset`` of a volume as pieces of disks, the first of them at ``at``."""
+    found: list[Piece] = []
+    for extent in cut(extents, offset, length):
+        found.append(Piece(at, extent.path.name, extent.offset, extent.length))
+        at += extent.length
+    return tuple(found)
