@@ -8,6 +8,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("rekindle", deadline=None)
+settings.load_profile("rekindle")
 
 # How long an example takes says something about the machine, nothing about the code.
 hypothesis.settings.register_profile("rekindle", deadline=None)

@@ -66,7 +66,9 @@ def graph_lines(model: RunModel, rows: int, width: int, label: int) -> list[str]
     if not found:
         return ["Rate"] + [""] * (rows - 1)
     total = model.total()
-    heads = [f"Rate   {format_rate(total.rate) if total else '-'}", f"most   {format_rate(max(found))}"]
+    now = total.rate if total else 0.0
+    # A column of a long run is an average: what is now may be more.
+    heads = [f"Rate   {format_rate(now) if total else '-'}", f"most   {format_rate(max(now, *found))}"]
     heads = [head.ljust(label)[:label] for head in heads] + [" " * label] * rows
     return [head + line for head, line in zip(heads, bars(found, rows), strict=False)]
 
