@@ -148,7 +148,16 @@ class Repository:
         if len(matching) > 1:
             raise UsageError(f"'{point_id}' names {len(matching)} points of '{host}'.", hint="Type more of the id.")
         name = point_name(host, matching[0].created, matching[0].id)
-        point = decode_point(self.keys, read_verified(self.store, name))
+        try:
+            point = decode_point(self.keys, read_verified(self.store, name))
+        except IntegrityError as error:
+            older = next((p.id[:12] for p in reversed(every) if p.created < matching[0].created), "")
+            if point_id == "latest" and older:
+                raise IntegrityError(
+                    f"The newest point of '{host}' cannot be read. {error.message}",
+                    hint=f"The point before it is {older}: name it with --point. 'rekindle repo check' tells more.",
+                ) from error
+            raise
         if point.header.host != host:
             raise IntegrityError(f"The point '{matching[0].id[:12]}' of '{host}' belongs to '{point.header.host}'.")
         return point

@@ -182,6 +182,10 @@ def explain(error: BaseException, address: Address) -> RekindleError:
         )
     if isinstance(error, TimeoutError):
         return UnreachableError(f"{where} does not answer in time.", hint="Check the network, firewall and address.")
+    if not address.secure and isinstance(error, ConnectionError | http.client.HTTPException):
+        return UnreachableError(
+            f"{where} hung up: {error}.", hint="Does it speak TLS? Then its address is https://..."
+        )
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     return UnreachableError(f"{where} cannot be reached: {text}.", hint="Check the network and the address.")
 

@@ -127,3 +127,15 @@ def test_the_index_is_made_from_footers_and_forgets_packs_that_are_gone(tmp_path
     assert all(at is None or at.pack != gone for at in index.lookup([entry.id for entry in entries]))
     (tmp_path / "index3").write_bytes(b"this is no database" * 1000)
     assert SqliteIndex(tmp_path / "index3").counts() == (0, 0)
+
+
+def test_a_newest_point_that_is_damaged_names_the_one_before(tmp_path: Path) -> None:
+    repository = new_repository(tmp_path / "r")
+    disk = store_disk(repository, os.urandom(300_000))
+    points = [commit(repository, "hv1", {"disk1": disk}) for _ in range(2)]
+    newest = next((tmp_path / "r/points/hv1").glob(f"*-{points[1].id}"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.raises(IntegrityError) as caught:
+        repository.point("hv1", "latest")
+    assert points[0].id[:12] in caught.value.hint
+    assert repository.point("hv1", points[0].id[:12]) == points[0]
