@@ -19,7 +19,7 @@ from recovery.errors import PlanRefusedError, UsageError
 )
 @click.option("--watch", is_flag=True, help="Only show it on this terminal, and let a key stop it.")
 @click.option("--check", metavar="FILE", type=click.Path(path_type=Path), help="Only look whether FILE is right.")
-@click.option("--patience", default=600.0, show_default=True, help="Seconds to wait for network and server.")
+@click.option("--patience", default=600.0, show_default=True, help="Seconds to wait for engine, network and server.")
 def unattended(socket: Path, watch: bool, check: Path | None, patience: float) -> None:
     """Restore without a person, by 'rekindle.toml' on a volume labelled REKINDLE and 'rekindle.*' words of the kernel.
 
@@ -31,7 +31,8 @@ def unattended(socket: Path, watch: bool, check: Path | None, patience: float) -
         return
     from recovery.engine.client import EngineClient
 
-    engine = EngineClient(socket)
+    # It starts together with us, on a slow machine a good while later: that is no doubt, and nothing to give up for.
+    engine = EngineClient(socket, patience=patience)
     if watch:
         if not os.isatty(0):
             raise UsageError("--watch needs a terminal.", hint="Without it the restore is driven, not watched.")
