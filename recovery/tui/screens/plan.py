@@ -137,19 +137,19 @@ class PlanScreen(ConsoleScreen):
         created = self.session.point.header.created if self.session.point else 0.0
         self.query_one("#plan-text", Lines).update(plan_text(plan, created, self.size.width - 3))
 
-    def press_passphrase(self) -> None:
+    @work(exclusive=True, group="ask")
+    async def press_passphrase(self) -> None:
         """Ask for the passphrase of the host's encrypted volumes, and plan again with it."""
         text = (
             "The host's system lies in an encrypted volume (LUKS). Type the passphrase that is typed when the host "
             "starts. It is tried before anything is written, and kept in memory only.\n\nTo restore without it, go "
             "back (Esc twice) and turn 'Make it boot here' off: byte for byte, not adapted to this machine."
         )
-        self.app.push_screen(SecretDialog("Encrypted host", hang(text, 60), "Passphrase"), self._take_passphrase)
-
-    @work(exclusive=True, group="ask")
-    async def _take_passphrase(self, secret: str | None) -> None:
-        if secret:
-            await self.ask("Taking the passphrase", self.session.engine.luks_secret, secret)
+        secret = await self.app.push_screen_wait(SecretDialog("Encrypted host", hang(text, 60), "Passphrase"))
+        if not secret:
+            return
+        kept = await self.ask("Taking the passphrase", self.session.engine.luks_secret, secret)
+        if kept:
             self.press_again()
 
     def press_continue(self) -> None:

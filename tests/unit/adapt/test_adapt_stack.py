@@ -12,6 +12,7 @@ from recovery.adapt.devices import Node, below, is_part_of_volume, resolve
 from recovery.adapt.luks import Passphrases
 from recovery.adapt.mdconf import rewrite_mdadm
 from recovery.adapt.model import AdaptRequest, Job
+from recovery.adapt.names import parse_fstab
 from recovery.commands import Completed, FakeRunner, use_runner
 from recovery.errors import AccessError
 from recovery.format.point import Point, PointBody, PointDisk, PointHeader
@@ -30,12 +31,14 @@ ROOT = Node("/dev/mapper/vg-root", "lvm", 1, "disk1", 0, "ext4", "root-uuid", pa
 STACK = (*LEGS, ARRAY, CRYPT, ROOT)
 
 
-def make_job(nodes: tuple[Node, ...], system: SystemFacts, *, secret: str = "", **body: tuple[MdArray, ...]) -> Job:
+def make_job(
+    nodes: tuple[Node, ...], system: SystemFacts, *, secret: str = "", md_arrays: tuple[MdArray, ...] = ()
+) -> Job:
     disk = PointDisk(name="disk1", size=1, sector_size=512, chunk_size=1, root="")
     point = Point(
         id="p",
         header=PointHeader(version=1, repository="r", host="h", created=0),
-        body=PointBody(disks=(disk,), consistency="offline", firmware="bios", system=system, **body),
+        body=PointBody(disks=(disk,), consistency="offline", firmware="bios", system=system, md_arrays=md_arrays),
     )
     request = AdaptRequest(point=point, targets={"disk1": Disk(id="x", path="/dev/sda", size=1)}, machine=Machine())
     passphrases = Passphrases((secret,) if secret else ())
@@ -197,10 +200,10 @@ def test_subvolumes_are_tried_the_usual_ones_first_and_a_snapshot_disagrees() ->
         f"ID {n} gen 7 top level 5 path {p}\n" for n, p in enumerate(["snaps/1/root", "sys", "root", "@"])
     )
     assert mount.subvolumes(listing) == ["@", "root", "sys", "snaps/1/root"]
-    mounts = mount.parse_fstab("UUID=1 / btrfs defaults,subvol=/@ 0 0\n")
+    mounts = parse_fstab("UUID=1 / btrfs defaults,subvol=/@ 0 0\n")
     assert mount._agrees(mounts, "subvol=@")
     assert not mount._agrees(mounts, "subvol=snaps/1/root")
-    assert mount._agrees(mount.parse_fstab("UUID=1 / ext4 defaults 0 1\n"), "")
+    assert mount._agrees(parse_fstab("UUID=1 / ext4 defaults 0 1\n"), "")
 
 
 MDADM = """\

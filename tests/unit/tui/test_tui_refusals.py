@@ -283,12 +283,12 @@ def test_a_bug_in_the_engine_is_a_dialog_too() -> None:
 def test_an_encrypted_host_asks_for_its_passphrase_before_the_first_write() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
-        engine.plan_problems = [
+        engine.plan_problems = (
             Problem(
                 severity="error", code="luks-secret-missing",
                 what="The host's system lies in an encrypted volume (disk1:3), and its passphrase was not given.",
-            )
-        ]  # fmt: skip
+            ),
+        )  # fmt: skip
         async with console(engine) as c:
             await c.to("Target disks")
             await c.press("enter")
@@ -323,7 +323,7 @@ def test_the_passphrase_is_not_asked_for_where_nothing_is_encrypted_and_esc_take
             await c.on("Plan")
             await c.shows("[>Continue<]")
             assert "Passphrase ]" not in c.text
-            engine.plan_problems = [Problem(severity="error", code="luks-secret-missing", what="It is encrypted.")]
+            engine.plan_problems = (Problem(severity="error", code="luks-secret-missing", what="It is encrypted."),)
             await c.press("tab", "enter")
             await c.shows("[>Passphrase<]")
             await c.press("enter")
