@@ -77,7 +77,7 @@ def make_sources(
         for n, size in enumerate(one.disks, 1)
     ]
     with medium_shell(folder / "make", disks=tuple(disks), memory=2048, files=files, say=say) as shell:
-        os.link(packed, shell.share / "root.tar")
+        shutil.copyfile(packed, shell.share / "root.tar")
         for one in layouts:
             say(f"making the source {one.name}: {one.title}")
             paths = tuple(shell.disk(serial(one.name, n)) for n in range(1, len(one.disks) + 1))
