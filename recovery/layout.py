@@ -27,6 +27,8 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int = 0
     used: int | None = None
     """Bytes in use by the filesystem, where that is known."""
+    minimum: int | None = None
+    """Bytes that the filesystem's own tool says it can be shrunk to, where it was asked (ext2/3/4, btrfs)."""
 
 
 class Partition(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,39 @@ class PartitionTable(msgspec.Struct, frozen=True, kw_only=True):
     kind: TableKind = "none"
     uuid: str = ""
     partitions: tuple[Partition, ...] = ()
+
+
+#: What becomes of a partition on the target: the same bytes; made smaller by its filesystem's own tool; a filesystem
+#: made anew with the same files; room only, whose content another step writes (GRUB's BIOS boot partition).
+PlacementWay = Literal["copy", "shrink", "remake", "room"]
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a captured partition lies on a target that cannot hold it as it was: ``old_size`` bytes from ``old_start``
+    of the captured disk become ``size`` bytes from ``start``. ``number`` 0: the whole disk, which has no table."""
+
+    number: int
+    old_start: int
+    old_size: int
+    start: int
+    size: int
+    way: PlacementWay
+    content: Content = Content()
+
+    @property
+    def moved(self) -> bool:
+        """It does not begin where it did."""
+        return self.start != self.old_start
+
+
+class Landing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a captured disk lies on a target of another size or sector size: ``table`` is what that one gets (starts and
+    sizes in bytes, as everywhere), for sectors of ``sector_size`` bytes. ``placements`` are in the order of the disk;
+    an MBR's extended partitions are in the table only."""
+
+    sector_size: int
+    table: PartitionTable
+    placements: tuple[Placement, ...]
 
 
 class LogicalVolume(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from recovery.capture.firmware import Decision, Evidence, decide, has_boot_code
 from recovery.capture.luks import read_volume
 from recovery.capture.lvm import MappedVolume, PhysicalVolume, read_groups, read_pv
 from recovery.capture.md import Member, assemble, read_member
+from recovery.capture.minimum import minimum_bytes
 from recovery.capture.mounts import mounted, used_bytes
 from recovery.capture.ranges import Extent, read_range
 from recovery.capture.sources import Source
@@ -228,7 +229,8 @@ def _look_at_systems(
                 why = error.message if isinstance(error, RekindleError) else str(error)
                 warn(f"The filesystem on {volume.name} was not looked into: {why}")
                 continue
-            content = msgspec.structs.replace(volume.content, used=used)
+            least = minimum_bytes(volume, folders[volume.name])
+            content = msgspec.structs.replace(volume.content, used=used, minimum=least)
             inventory.volumes[index] = _replace_content(volume, content)
         _carry_used(inventory)
         root = _choose_root(inventory.volumes, folders)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from recovery.adapt.land import landed
 from recovery.adapt.luks import Passphrases
 from recovery.adapt.run import AdaptReport, AdaptRequest
 from recovery.adapt.run import adapt as run_adapt
@@ -19,6 +20,7 @@ from recovery.errors import AccessError, NotFoundError, UnsafeTargetError, Usage
 from recovery.format.point import Point
 from recovery.machine.model import Disk, Machine
 from recovery.machine.probe import probe_machine
+from recovery.plan.place_checks import landing_of
 from recovery.plan.repair import point_of
 
 
@@ -71,6 +73,8 @@ def adapt(
             raise UsageError("Which host's point is it?", hint="Give --host NAME.")
         point = open_repository(location, **access).point(host, point_id)
         targets = assign(disks, point, machine)
+        found_landings = {name: landing_of(point.disk(name), disk) for name, disk in targets.items()}
+        point = landed(point, {name: landing for name, landing in found_landings.items() if landing})
     else:
         found = [find_disk(words.partition("=")[2] or words, machine) for words in disks]
         point = point_of(found, machine)

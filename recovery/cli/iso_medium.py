@@ -18,7 +18,7 @@ from recovery.cli.progress import progress_listener
 from recovery.errors import CancelledError, IntegrityError, NotFoundError, UnsafeTargetError
 from recovery.events import Listener, StepFinished, StepStarted
 from recovery.machine.model import Disk
-from recovery.plan.checks import short_name
+from recovery.plan.names import short_name
 from recovery.units import format_size
 
 

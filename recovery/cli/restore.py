@@ -18,8 +18,8 @@ from recovery.engine.confirm import check_allowed
 from recovery.engine.engine import Engine
 from recovery.errors import IntegrityError, UnsafeTargetError, UsageError, from_report
 from recovery.events import Listener, RunFinished
-from recovery.plan.checks import short_name
 from recovery.plan.model import Choices, RestorePlan
+from recovery.plan.names import short_name
 from recovery.plan.render import render_plan
 from recovery.units import format_duration, format_rate, format_size
 

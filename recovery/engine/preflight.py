@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from recovery.adapt.land import TOOLS
 from recovery.errors import AccessError, IntegrityError, NotFoundError, UnreachableError
 from recovery.format.chunkmap import ChunkMap
 from recovery.format.names import REPOSITORY, pack_name
@@ -27,6 +28,7 @@ def ask(repository: Repository, point: Point, plan: RestorePlan) -> list[Problem
     """All problems found by asking. Raises UnreachableError and AccessError: then nothing is known."""
     return [
         *check_rights(plan),
+        *check_tools(plan),
         *check_not_into_repository(repository, plan),
         *check_memory(),
         *check_room(plan),
@@ -51,6 +53,25 @@ def check_rights(plan: RestorePlan) -> Iterator[Problem]:
             what=f"This user may not write to {', '.join(disks)}.",
             why="Disks belong to root.",
             todo="Run the command as root.",
+        )
+
+
+def check_tools(plan: RestorePlan) -> Iterator[Problem]:
+    """What lays a disk out anew is there: programs, and files that a program of ours serves (FUSE)."""
+    needed: set[str] = set()
+    for assignment in plan.assignments:
+        for placed in assignment.landing.placements if assignment.landing else ():
+            needed.update(TOOLS.get((placed.way, placed.content.kind), ()))
+    missing = sorted(tool for tool in needed if shutil.which(tool) is None)
+    if needed and not Path("/dev/fuse").exists():
+        missing.append("/dev/fuse")
+    if missing:
+        yield Problem(
+            severity="error",
+            code="tool-missing",
+            what=f"{', '.join(missing)} is not there.",
+            why="A disk of another size or sector size is laid out anew with it.",
+            todo="Restore on the recovery medium, or install e2fsprogs, btrfs-progs, dosfstools and mtools here.",
         )
 
 

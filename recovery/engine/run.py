@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from recovery.adapt.land import extents, landed
 from recovery.adapt.luks import Passphrases
 from recovery.adapt.run import AdaptRequest, adapt
 from recovery.adapt.stack import NOTHING
@@ -18,11 +19,12 @@ from recovery.engine import targets
 from recovery.engine.again import command
 from recovery.engine.api import Report
 from recovery.engine.claims import Claims
+from recovery.engine.landing import land
 from recovery.errors import BusyError, CancelledError, DeviceError, UsageError
 from recovery.events import Event, Listener, Message, StepFinished, StepStarted
 from recovery.format.point import Point
 from recovery.machine.model import Machine
-from recovery.plan.model import RestorePlan
+from recovery.plan.model import DiskAssignment, RestorePlan
 from recovery.repository.failover import copies_of, location_of
 from recovery.repository.repository import Repository
 from recovery.restore.disk import RestoreOptions, restore_disk
@@ -72,7 +74,7 @@ class Run:
             machine = self._open(claims)
             for assignment in self.plan.assignments if self.plan.choices.restore else ():
                 self._stop_if_cancelled()
-                self._restore(assignment.source.name, assignment.target.path, claims)
+                self._restore(assignment, claims)
             self._stop_if_cancelled()
             claims.release_all()
             self._make_it_boot(machine)
@@ -143,7 +145,8 @@ class Run:
             done("Every target is the disk that was confirmed.")
         return machine
 
-    def _restore(self, name: str, path: str, claims: Claims) -> None:
+    def _restore(self, assignment: DiskAssignment, claims: Claims) -> None:
+        name, path = assignment.source.name, assignment.target.path
         with self._step(f"stream:{name}") as done:
             claims.release(path)
             choices = self.plan.choices
@@ -155,7 +158,12 @@ class Run:
             if self.repository is None:
                 raise UsageError("No repository is open.", hint="Connect to one first.")
             self.begun.append(path)
-            report = restore_disk(self.repository, self.point, name, path, self.listener, self.cancel, options)
+            report = restore_disk(
+                self.repository, self.point, name, path, self.listener, self.cancel, options,
+                extents=extents(assignment.source, assignment.landing) if assignment.landing else None,
+            )  # fmt: skip
+            if assignment.landing:
+                self.changes += land(self.repository, self.point, assignment, self.listener, self.cancel, options)
             if name != self.plan.assignments[-1].source.name:
                 # Until all are restored: RAID started with half of its disks would go on without the others.
                 with contextlib.suppress(BusyError, DeviceError):
@@ -171,7 +179,8 @@ class Run:
 
     def _adapt(self, machine: Machine) -> None:
         assigned = {assignment.source.name: assignment.target for assignment in self.plan.assignments}
-        request = AdaptRequest(point=self.point, targets=assigned, machine=machine, grow=self.plan.choices.grow)
+        point = landed(self.point, {a.source.name: a.landing for a in self.plan.assignments if a.landing})
+        request = AdaptRequest(point=point, targets=assigned, machine=machine, grow=self.plan.choices.grow)
         found = adapt(request, self._renumbered, self.passphrases)
         self.changes += found.changes
         self.warnings += found.warnings

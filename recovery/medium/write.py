@@ -21,8 +21,9 @@ from recovery.format.point import PointDisk
 from recovery.machine.model import Disk, Machine
 from recovery.machine.probe_busy import MEDIUM_MOUNTS, MEDIUM_REASONS
 from recovery.machine.probe_disks import read_text
-from recovery.plan.checks import check_target, short_name
+from recovery.plan.checks import check_target
 from recovery.plan.model import Problem
+from recovery.plan.names import short_name
 from recovery.restore.target import Target
 from recovery.units import MIB, format_size
 

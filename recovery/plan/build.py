@@ -11,9 +11,10 @@ from recovery.format.point import Point, PointDisk
 from recovery.machine.model import Machine
 from recovery.plan import checks
 from recovery.plan.check_stack import check_arrays, check_encryption, check_key_memory
-from recovery.plan.checks import BOOT_TYPES
 from recovery.plan.losses import losses
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
+from recovery.plan.names import BOOT_TYPES
+from recovery.plan.place_checks import check_growth, landing_of
 from recovery.units import format_size
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
@@ -39,7 +40,7 @@ def build_plan(
     pairs = tuple(sorted(chosen, key=lambda pair: has_boot_loader(pair[0])))
     problems = [
         *checks.check_choices(point, machine, choices),
-        *(problem for source, target in pairs for problem in checks.check_target(source, target, machine)),
+        *(problem for pair in pairs for problem in checks.check_target(*pair, machine, point.body.volume_groups)),
         *checks.check_fit(point, pairs, machine),
         *checks.check_names(point, pairs, machine),
         *checks.check_left_out(point, choices),
@@ -47,11 +48,14 @@ def build_plan(
         *check_encryption(point, choices),
         *check_key_memory(point, machine, choices),
         *checks.check_adaptation(pairs, choices),
-        *checks.check_growth(pairs, choices),
+        *check_growth(pairs, choices),
         *checks.check_memory_for_speed(machine),
     ]
     assignments = tuple(
-        DiskAssignment(source=source, target=target, losses=losses(target, machine)) for source, target in pairs
+        DiskAssignment(
+            source=source, target=target, losses=losses(target, machine), landing=landing_of(source, target)
+        )
+        for source, target in pairs
     )
     return sealed(
         RestorePlan(
@@ -87,6 +91,15 @@ def sealed(plan: RestorePlan) -> RestorePlan:
     return msgspec.structs.replace(plan, id=blake3(content).hexdigest())
 
 
+def _laid_out(assignment: DiskAssignment) -> str:
+    """What is done besides, on a target of another size or sector size."""
+    if assignment.landing is None:
+        return ""
+    done = {"shrink": "shrunk", "remake": "made anew"}
+    words = [f"partition {p.number} {done[p.way]}" for p in assignment.landing.placements if p.way in done]
+    return f"; laid out anew{': ' if words else ''}{', '.join(words)}"
+
+
 def _steps(
     assignments: tuple[DiskAssignment, ...], choices: Choices, adaptation: Sequence[tuple[str, str]]
 ) -> tuple[PlanStep, ...]:
@@ -104,7 +117,8 @@ def _steps(
                 id=f"stream:{source.name}",
                 title=f"Restore {source.name} to {target.path}",
                 detail=f"{format_size(source.used)} of content, {format_size(source.size - source.used)} of zeros"
-                + (", compared with what the disk holds: only what differs is fetched" if choices.compare else ""),
+                + (", compared with what the disk holds: only what differs is fetched" if choices.compare else "")
+                + _laid_out(assignment),
                 destructive=True,
             )
         )

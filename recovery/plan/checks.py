@@ -10,28 +10,18 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from recovery.format.point import Point, PointDisk
-from recovery.layout import Content
+from recovery.layout import Content, VolumeGroup
 from recovery.machine.identity import same_device
 from recovery.machine.model import Disk, Machine
 from recovery.plan.losses import losses
 from recovery.plan.model import Choices, Problem
+from recovery.plan.names import BIOS_BOOT, ESP, short_name
+from recovery.plan.place_checks import check_place
 from recovery.units import GIB, MIB, format_size
 
 Pairs = tuple[tuple[PointDisk, Disk], ...]
 
 _MINIMUM_MEMORY = 512 * MIB
-_BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
-_ESP = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
-#: Types of the partitions that hold what firmware starts.
-BOOT_TYPES = (_BIOS_BOOT, *_ESP)
-
-
-def short_name(disk: Disk) -> str:
-    """A disk as a person knows it: ``/dev/sda (Samsung SSD 870, 465 GiB, serial S5Y1)``."""
-    words = [word for word in (disk.model, format_size(disk.size)) if word]
-    if disk.serial:
-        words.append(f"serial {disk.serial}")
-    return f"{disk.path} ({', '.join(words)})"
 
 
 def check_choices(point: Point, machine: Machine, choices: Choices) -> Iterator[Problem]:
@@ -86,8 +76,10 @@ def check_choices(point: Point, machine: Machine, choices: Choices) -> Iterator[
             )
 
 
-def check_target(source: PointDisk, target: Disk, machine: Machine) -> Iterator[Problem]:
-    """May this disk be written, and does the source fit on it?"""
+def check_target(
+    source: PointDisk, target: Disk, machine: Machine, groups: tuple[VolumeGroup, ...] = ()
+) -> Iterator[Problem]:
+    """May this disk be written, and does the source fit on it? ``groups`` are the point's volume groups."""
     name = short_name(target)
     other = "Choose another target."
     if target.boot_medium:
@@ -131,23 +123,7 @@ def check_target(source: PointDisk, target: Disk, machine: Machine) -> Iterator[
             why="The kernel or a switch on the device forbids writing.",
             todo="Turn write protection off, or choose another target.",
         )
-    if target.size < source.size:
-        yield Problem(
-            severity="error",
-            code="target-too-small",
-            what=f"{name} is too small for {source.name}.",
-            why=f"It has {target.size} bytes, {source.size - target.size} fewer than the {source.size} needed "
-            f"({format_size(target.size)} against {format_size(source.size)}).",
-            todo="Choose a disk of at least that size; shrinking is not possible yet.",
-        )
-    if target.sector_size != source.sector_size:
-        yield Problem(
-            severity="error",
-            code="sector-size-differs",
-            what=f"{name} has sectors of {target.sector_size} bytes, {source.name} had {source.sector_size}.",
-            why="Partition table and boot loader count in sectors, so the host would not be found on it.",
-            todo="Choose a disk with the same sector size; many NVMe disks can be reformatted with 'nvme format'.",
-        )
+    yield from check_place(source, target, machine, groups)
     lost = losses(target, machine)
     if lost:
         yield Problem(
@@ -214,7 +190,7 @@ def _check_firmware(point: Point, pairs: Pairs, machine: Machine) -> Iterator[Pr
         return
     types = {partition.type.lower() for source, _ in pairs for partition in source.table.partitions}
     names = {"bios": "legacy BIOS", "uefi": "UEFI"}
-    both = _BIOS_BOOT in types and bool(types.intersection(_ESP))
+    both = BIOS_BOOT in types and bool(types.intersection(ESP))
     yield Problem(
         severity="warning" if both else "error",
         code="firmware-differs",
@@ -301,25 +277,6 @@ def needed_to_start(point: Point) -> dict[str, str]:
             if any(content.uuid in pvs for content in _contents(disk) if content.uuid):
                 needed[disk.name] = f"a part of the volume group with {what}"
     return needed
-
-
-def check_growth(pairs: Pairs, choices: Choices) -> Iterator[Problem]:
-    """What becomes of the room that is left on a larger target."""
-    for source, target in pairs:
-        extra = target.size - source.size
-        if extra < MIB or target.bus == "file":
-            continue
-        last = source.table.partitions[-1] if source.table.partitions else None
-        grows = choices.grow and choices.adapt and last is not None
-        yield Problem(
-            severity="info",
-            code="target-larger",
-            what=f"{target.path} is {format_size(extra)} larger than {source.name}.",
-            why=f"Its last partition (number {last.number}, {last.content.kind or 'unknown content'}) and what lies "
-            "on it will be grown."
-            if grows and last
-            else "The rest stays unused.",
-        )
 
 
 def check_adaptation(pairs: Pairs, choices: Choices) -> Iterator[Problem]:

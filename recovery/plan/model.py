@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from recovery.format.point import PointDisk
+from recovery.layout import Landing
 from recovery.machine.model import Disk
 
 Severity = Literal["error", "warning", "info"]
@@ -53,6 +54,8 @@ class DiskAssignment(msgspec.Struct, frozen=True, kw_only=True):
     source: PointDisk
     target: Disk
     losses: tuple[str, ...] = ()
+    landing: Landing | None = None
+    """How it is laid out on a target of another size or sector size; None: byte for byte as it was captured."""
 
 
 class PlanStep(msgspec.Struct, frozen=True, kw_only=True):

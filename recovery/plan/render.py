@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from recovery.plan.checks import short_name
 from recovery.plan.model import Problem, RestorePlan
+from recovery.plan.names import short_name
 from recovery.units import format_size
 
 _MARKS = {"error": "REFUSED", "warning": "WARNING", "info": "NOTE"}

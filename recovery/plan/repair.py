@@ -13,6 +13,7 @@ from recovery.plan import checks
 from recovery.plan.build import sealed, sorted_problems
 from recovery.plan.check_stack import check_encryption
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
+from recovery.plan.names import short_name
 
 #: Problems of a target that matter although nothing is overwritten.
 _WRITING = ("target-is-boot-medium", "target-holds-repository", "target-busy", "target-read-only")
@@ -114,7 +115,7 @@ def _check_disk(source: PointDisk, disk: Disk, machine: Machine) -> Iterator[Pro
         yield Problem(
             severity="error",
             code="nothing-on-disk",
-            what=f"{checks.short_name(disk)} is blank.",
+            what=f"{short_name(disk)} is blank.",
             why="There is no host on it that could be made to start.",
             todo="Choose another disk, or restore a point to it.",
         )

@@ -16,8 +16,8 @@ from recovery.errors import UsageError
 from recovery.format.point import Point, PointDisk
 from recovery.machine.identity import normal_words, normal_wwn
 from recovery.machine.model import Bus, Disk, Machine
-from recovery.plan.checks import short_name
 from recovery.plan.model import Problem
+from recovery.plan.names import short_name
 from recovery.plan.suggest import is_captured_disk
 from recovery.units import parse_size
 

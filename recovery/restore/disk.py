@@ -26,6 +26,7 @@ from recovery.repository.repository import Repository
 from recovery.restore.buffers import page_buffer
 from recovery.restore.crew import work_off
 from recovery.restore.pace import Pace
+from recovery.restore.placed import Extent, Outside, PlacedTarget, clip
 from recovery.restore.ranges import (
     Batch,
     Frame,
@@ -105,11 +106,13 @@ def restore_disk(
     options: RestoreOptions | None = None,
     *,
     chunk_map: ChunkMap | None = None,
+    extents: Sequence[Extent] | None = None,
 ) -> DiskReport:
     """Write disk ``disk_name`` of ``point`` onto the block device or file ``target_path``; memory: about 100 MiB.
 
     Nothing half-written can boot: the first and last chunk (partition tables, boot sectors) are wiped before anything
-    else is written, and written when all the rest was read back.
+    else is written, and written when all the rest was read back. With ``extents`` only those parts of the disk are
+    restored, each to its place on the target: the report counts what has a place, and no partition table is written.
 
     Raises CancelledError, IntegrityError, UnreachableError, DeviceError, and what Target raises.
     """
@@ -121,12 +124,16 @@ def restore_disk(
         with attended(repository.store, retries, ended, patience), _copies_told(repository, listener, disk_name):
             map = chunk_map or Aside().call(lambda: repository.chunk_map(point, disk_name), cancel)
             retries.over()
-            with Target(target_path, map.size) as target:
+            with _open_target(target_path, map.size, extents) as target:
                 return _Restore(
-                    repository, point, disk_name, map, target, listener, cancel, options, counters, retries
+                    repository, point, disk_name, map, target, listener, cancel, options, counters, retries, extents
                 ).run()
     finally:
         ended.set()  # whoever was left waiting for the server gives up
+
+
+def _open_target(path: str, size: int, extents: Sequence[Extent] | None) -> Target:
+    return Target(path, size) if extents is None else PlacedTarget(path, extents)
 
 
 def _copies_told(repository: Repository, listener: Listener, disk: str) -> AbstractContextManager[None]:
@@ -148,6 +155,7 @@ class _Restore:
         options: RestoreOptions,
         counters: Counters,
         retries: RetryTeller,
+        extents: Sequence[Extent] | None = None,
     ) -> None:
         self.repository, self.point, self.disk_name = repository, point, disk_name
         self.map, self.target, self.listener, self.cancel, self.options = map, target, listener, cancel, options
@@ -159,31 +167,41 @@ class _Restore:
         self.verified_bytes = 0
         self.pace = self._pace()
         self.compare = False
+        self.placed = extents is not None
+        whole = (Extent(0, map.size, 0),) if extents is None else extents
+        #: Chunks of which no byte has a place: they are neither fetched nor read back.
+        self.outside = Outside(whole, map.chunk_size, map.count)
+        self.total = sum(
+            min(map.size, last * map.chunk_size) - first * map.chunk_size for first, last in self.outside.runs
+        )
 
     def run(self) -> DiskReport:
         start = time.monotonic()
-        late = {0, self.map.count - 1} if self.map.count else set()
+        late = {index for index in (0, self.map.count - 1) if index >= 0 and index not in self.outside}
         self._wipe_ends()
         self.compare = self._worth_comparing(late)
-        zeros = list(plan_zeros(self.map, without=late))
+        without: Set[int] = self.outside.and_also(late) if self.placed else late
+        zeros = list(clip(plan_zeros(self.map, without=late), self.outside.runs, self.map.chunk_size))
         if self.target.blank:
             self.counters.add(zeroed=sum(zero.length for zero in zeros))
             zeros = []
         gathered = gathers(self.repository.store)
         size = self.options.request or request_size(self.repository.store)
         gap = suited_gap(self.map, gathered=gathered)
-        reads = plan_reads(self.map, without=late, max_gap=gap, max_read=size)
+        reads = plan_reads(self.map, without=without, max_gap=gap, max_read=size)
         batches = batch_up(reads, gathered=gathered, max_read=size)
         self._work(interleave(batches, self.map.blob_count(), zeros))
         self.target.sync()
         back = Readback(self.map, self.repository.keys, self.target, self.counters.lost, self._describe, self.stop)
         whole = self.options.verify_all
         chosen: Sequence[int] = range(self.map.count) if whole else back.sample(self.options.sample, late)
+        if self.placed:
+            chosen = [index for index in chosen if index not in self.outside]
         self._verify(back, chosen, without=late)
         try:
             self._write_ends(late)
             self._verify(back, sorted(late), of=chosen)
-            matched = whole and self._root_matches(back)
+            matched = whole and not self.placed and self._root_matches(back)
         except BaseException:
             # It was not complete after all; a target that is gone needs no mark.
             with contextlib.suppress(RekindleError):
@@ -193,7 +211,7 @@ class _Restore:
         counters = self.counters
         lost = ((index * self.map.chunk_size, self.map.length(index)) for index in counters.lost)
         return DiskReport(
-            disk=self.disk_name, target=self.target.path, logical=self.map.size, transferred=counters.transferred,
+            disk=self.disk_name, target=self.target.path, logical=self.total, transferred=counters.transferred,
             written=counters.written, zeroed=counters.zeroed, skipped=counters.skipped,
             seconds=time.monotonic() - start, verified=True, verified_bytes=self.verified_bytes,
             root=self.map.root().hex(), root_matched=matched,
@@ -204,13 +222,8 @@ class _Restore:
         """Mark the target as incomplete: no partition table, no boot sector, no signature at either end, and that on
         stable storage (a larger disk keeps its old backup GPT or md superblock in its last MiB). A blank one has none
         of it, unless ``always``."""
-        if self.target.blank and not always:
-            return
-        self.target.zero(0, min(MIB, self.target.size))
-        tail = max(0, (self.target.size - MIB) // MIB * MIB)
-        if tail:
-            self.target.zero(tail, self.target.size - tail)
-        self.target.sync()
+        if not self.target.blank or always:
+            self.target.wipe_ends()
 
     def _write_ends(self, late: set[int]) -> None:
         """What makes the disk complete: its partition tables and boot sectors, once all else is there and right. The
@@ -231,7 +244,7 @@ class _Restore:
             return self.options.compare == "always" and not self.target.blank
         tries = random.sample(range(self.map.count), min(self.map.count, 64 * _COMPARED))
         stored = [index for index in tries if isinstance(self.map.get(index), MapEntry)]
-        stored = [index for index in stored if index not in late]
+        stored = [index for index in stored if index not in late and index not in self.outside]
         buffer = page_buffer(self.map.chunk_size)
         for index in random.sample(stored, min(_COMPARED, len(stored))):
             plain, entry = buffer[: self.map.length(index)], self.map.get(index)
@@ -289,12 +302,12 @@ class _Restore:
         note = self.retries.note()
         if not note and silent >= _SILENT:
             note = f"nothing arrived for {format_duration(silent)}"
-        self._tell_progress(rate=rate, eta=self.meter.eta(self.map.size - self.counters.done), note=note)
+        self._tell_progress(rate=rate, eta=self.meter.eta(self.total - self.counters.done), note=note)
 
     def _tell_progress(self, *, rate: float = 0.0, eta: float | None = None, note: str = "") -> None:
         counters = self.counters
         self.listener(Progress(
-            step=self.step, disk=self.disk_name, done=counters.done, total=self.map.size,
+            step=self.step, disk=self.disk_name, done=counters.done, total=self.total,
             transferred=counters.transferred, written=counters.written, skipped=counters.skipped, rate=rate,
             eta=eta, retries=counters.retries, note=note,
         ))  # fmt: skip
@@ -303,7 +316,7 @@ class _Restore:
         self, back: Readback, chosen: Sequence[int], *, without: Set[int] = frozenset(), of: Sequence[int] = ()
     ) -> None:
         """Read these chunks back from the disk, ``without`` some; they are part ``of`` those that are read in all."""
-        total = self.map.size if self.options.verify_all else sum(map(self.map.length, of or chosen))
+        total = self.total if self.options.verify_all else sum(map(self.map.length, of or chosen))
         meter = RateMeter()
 
         def tick() -> None:

@@ -15,7 +15,7 @@ from typing import Self
 
 from recovery.errors import AccessError, BusyError, DeviceError, NotFoundError, SpaceError, UnsafeTargetError
 from recovery.restore.buffers import page_buffer
-from recovery.units import format_size
+from recovery.units import MIB, format_size
 
 #: linux/fs.h: BLKGETSIZE64 = _IOR(0x12, 114, size_t), BLKZEROOUT = _IO(0x12, 127), BLKSSZGET = _IO(0x12, 104)
 _BLKGETSIZE64, _BLKZEROOUT, _BLKSSZGET = 0x80081272, 0x127F, 0x1268
@@ -139,8 +139,17 @@ class Target:
         zeros = page_buffer(_ZERO_STEP)
         while length:
             step = min(length, _ZERO_STEP)
-            self.write(offset, zeros[:step])
+            Target.write(self, offset, zeros[:step])
             offset, length = offset + step, length - step
+
+    def wipe_ends(self) -> None:
+        """Make the first and the last MiB of the target zeros, and that on stable storage: no partition table, boot
+        sector or signature of a RAID is left at either end."""
+        Target.zero(self, 0, min(MIB, self.size))
+        tail = max(0, (self.size - MIB) // MIB * MIB)
+        if tail:
+            Target.zero(self, tail, self.size - tail)
+        self.sync()
 
     def sync(self) -> None:
         """Everything written is on stable storage. Raises DeviceError."""

@@ -137,7 +137,7 @@ class TargetScreen(ConsoleScreen):
         if why:
             text.append(hang(f"Cannot be chosen: {why}", width) + "\n", style="red")
         elif disk.size < source.size:
-            small = f"Smaller than {source.name} ({format_size(source.size)}): the plan will refuse it."
+            small = f"Smaller than {source.name} ({format_size(source.size)}): the plan shows whether it fits."
             text.append(hang(small, width) + "\n", style="red")
         elif suggestion and suggestion.target in (disk.id, disk.path) and reason:
             text.append(hang(f"Suggested: {reason}", width) + "\n")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from recovery.format.point import Point, PointBody, PointDisk, PointHeader
 from recovery.layout import Content, Partition, PartitionTable, SystemFacts, VolumeGroup
 from recovery.machine.model import Machine, load_machine
+from recovery.plan.build import build_plan
 from recovery.plan.model import Choices, RestorePlan
 from recovery.units import GIB, MIB
 
@@ -42,6 +45,16 @@ def table(*, bios_boot: bool = False, esp: bool = True, pv: bool = False, size: 
     return PartitionTable(kind="gpt", uuid="host-table", partitions=tuple(parts))
 
 
+def shrinkable(size: int) -> PartitionTable:
+    """An ESP and a root of which the filesystem's tool said how small it can be."""
+    found = table(size=size)
+    esp, root = found.partitions
+    small = Content(kind="ext4", uuid="root-uuid", label="root", block_size=4096, used=size // 4, minimum=size // 3)
+    vfat = Content(kind="vfat", uuid="AAAA-0001", label="EFI", block_size=512)
+    parts = (msgspec.structs.replace(esp, content=vfat), msgspec.structs.replace(root, content=small))
+    return msgspec.structs.replace(found, partitions=parts)
+
+
 def disk(name: str = "disk1", size: int = 100 * GIB, **facts: Any) -> PointDisk:
     given: dict[str, Any] = {
         "sector_size": 512, "chunk_size": MIB, "root": "00" * 32, "device": "/dev/sda", "used": size // 4,
@@ -68,6 +81,11 @@ def point(
 
 def choices(adapt: bool = True, grow: bool = True, **targets: str) -> Choices:
     return Choices(host="pve1", point="ab" * 32, targets=targets, adapt=adapt, grow=grow)
+
+
+def build_4kn(host: Point) -> RestorePlan:
+    """The plan for a machine whose disks have sectors of 4096 bytes."""
+    return build_plan(host, recorded("fourkn"), choices(disk1="/dev/sda"))
 
 
 def codes(plan: RestorePlan, severity: str = "") -> set[str]:

@@ -14,11 +14,12 @@ from recovery.plan.model import Problem
 from recovery.plan.render import render_plan
 from recovery.plan.suggest import suggest
 from recovery.units import GIB, MIB
-from tests.unit.plan.hosts import PV_UUID, all_machines, choices, codes, disk, point, recorded, table
+from tests.unit.plan.hosts import PV_UUID, all_machines, choices, codes, disk, point, recorded, shrinkable, table
 
 SMALL, NVME, FOURKN, FULL, TINY = (
     recorded(name) for name in ("small_server", "nvme_secure_boot", "fourkn", "full_of_data", "tiny_vm")
 )
+SHRINKABLE = point(disk(size=500 * GIB, table=shrinkable(500 * GIB)))
 VG_HOST = (VolumeGroup(name="pve", pv_uuids=(PV_UUID,)),)
 
 
@@ -45,7 +46,8 @@ CASES: list[tuple[str, str, Point, Machine, dict[str, Any]]] = [
     ("target-read-only", "error", point(disk(size=GIB), firmware="bios"), FULL, {"disk1": "/dev/sdf"}),
     ("target-too-small", "error", point(disk(size=500 * GIB)), SMALL, {"disk1": "/dev/sdb"}),
     ("sector-size-differs", "error", point(), FOURKN, {"disk1": "/dev/sda"}),
-    ("sector-size-differs", "error", point(disk(sector_size=4096)), SMALL, {"disk1": "/dev/sdb"}),
+    ("sector-size-converted", "info", point(disk(sector_size=4096)), SMALL, {"disk1": "/dev/sdb"}),
+    ("target-smaller", "warning", SHRINKABLE, SMALL, {"disk1": "/dev/sdb"}),
     ("target-has-data", "warning", point(), SMALL, {"disk1": "/dev/sda"}),
     ("memory-low", "error", point(disk(size=GIB), firmware="bios"), TINY, {"disk1": "/dev/vda"}),
     ("architecture-differs", "error", ARM, SMALL, {"disk1": "/dev/sdb"}),
@@ -138,9 +140,37 @@ def test_two_paths_to_one_disk_are_one_disk() -> None:
 
 
 def test_too_small_says_by_how_much() -> None:
-    plan = build_plan(point(disk(size=480103981056 + 512)), SMALL, choices(disk1="/dev/sdb"))
+    plan = build_plan(point(disk(size=481 * GIB)), SMALL, choices(disk1="/dev/sdb"))
     problem = next(p for p in plan.problems if p.code == "target-too-small")
-    assert "512 fewer than the 480103981568" in problem.why
+    assert f"{481 * GIB - 480103981056} fewer than the {481 * GIB}" in problem.why
+    assert "partition 2" in problem.why and "how much of it is in use is not known" in problem.why
+
+
+def test_room_that_no_partition_has_may_be_missing() -> None:
+    plan = build_plan(point(disk(size=480103981056 + 512)), SMALL, choices(disk1="/dev/sdb"))
+    assert plan.allowed and codes(plan) == {"target-smaller"}
+    landing = plan.assignments[0].landing
+    assert landing is not None and landing.table == plan.assignments[0].source.table
+
+
+def test_what_is_shrunk_moved_and_made_anew_is_said() -> None:
+    plan = build_plan(SHRINKABLE, SMALL, choices(disk1="/dev/sdb"))
+    problem = next(p for p in plan.problems if p.code == "target-smaller")
+    assert "partition 2 (ext4) from 500 GiB to 447 GiB" in problem.why
+    step = next(s for s in plan.steps if s.id == "stream:disk1")
+    assert step.detail.endswith("laid out anew: partition 2 shrunk")
+    source = disk(sector_size=512, table=shrinkable(100 * GIB))
+    fourkn = build_plan(point(source), FOURKN, choices(disk1="/dev/sda"))
+    assert fourkn.allowed, fourkn.problems
+    problem = next(p for p in fourkn.problems if p.code == "sector-size-converted")
+    assert "Made anew" in problem.why and "partition 1 (FAT)" in problem.why
+
+
+def test_a_legacy_bios_does_not_start_from_sectors_of_4096_bytes() -> None:
+    legacy = msgspec.structs.replace(FOURKN, firmware="bios")
+    plan = build_plan(point(disk(table=shrinkable(100 * GIB)), firmware="bios"), legacy, choices(disk1="/dev/sda"))
+    problem = next(p for p in plan.problems if p.code == "sector-size-differs")
+    assert "legacy BIOS" in problem.why
 
 
 def test_losses_name_what_a_person_would_miss() -> None:

@@ -35,6 +35,7 @@ def test_every_code_belongs_to_one_check() -> None:
         for name in (
             "plan/checks.py",
             "plan/check_stack.py",
+            "plan/place_checks.py",
             "plan/repair.py",
             "engine/preflight.py",
             "engine/encrypted.py",

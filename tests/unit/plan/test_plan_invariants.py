@@ -49,8 +49,11 @@ def test_an_allowed_plan_is_safe(machine: Machine, host: object, data: st.DataOb
     for assignment in plan.assignments:
         target = assignment.target
         assert not (target.busy or target.boot_medium or target.repository or target.read_only)
-        assert target.size >= assignment.source.size
-        assert target.sector_size == assignment.source.sector_size
+        same = target.size >= assignment.source.size and target.sector_size == assignment.source.sector_size
+        assert same == (assignment.landing is None)
+        if assignment.landing is not None:
+            assert assignment.landing.sector_size == target.sector_size
+            assert max(p.start + p.size for p in assignment.landing.placements) < target.size
         assert target.blank or assignment.losses
 
 
