@@ -81,6 +81,40 @@ class PointDisk(msgspec.Struct, frozen=True, kw_only=True):
     """What lies on the whole disk when it has no partition table."""
 
 
+class LivePass(msgspec.Struct, frozen=True, kw_only=True):
+    """One pass of the pre-copy: bytes read and seconds it took."""
+
+    bytes: int
+    seconds: float
+
+
+class FrozenFilesystem(msgspec.Struct, frozen=True, kw_only=True):
+    """A filesystem of the captured disks and how it was held still: ``frozen`` (FIFREEZE), or ``still``: it cannot be
+    frozen (vfat), was synced, and nothing was written to it while the others were frozen. ``milliseconds`` is how
+    long programs could not write to it."""
+
+    mount: str
+    kind: str
+    how: Literal["frozen", "still"]
+    milliseconds: float = 0.0
+
+
+class LiveFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """How a point of a running host came about. ``moment`` is when all was frozen (seconds since the epoch, UTC): the
+    time that the content is of. ``tracker`` says how changes were known (``ebpf``, ``tracefs``); ``full_compare``
+    is empty, or why all of the disks was read and compared. ``freeze_milliseconds`` is from the first freeze to the
+    last thaw; ``remainder`` the bytes read meanwhile. ``attempts`` counts freezes, those given up too."""
+
+    moment: float
+    tracker: str
+    full_compare: str = ""
+    passes: tuple[LivePass, ...] = ()
+    filesystems: tuple[FrozenFilesystem, ...] = ()
+    freeze_milliseconds: float = 0.0
+    remainder: int = 0
+    attempts: int = 1
+
+
 class PointBody(msgspec.Struct, frozen=True, kw_only=True):
     """The encrypted part of a point."""
 
@@ -96,6 +130,8 @@ class PointBody(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     captured_by: str = ""
     duration: float = 0.0
+    live: LiveFigures | None = None
+    """Of a point of a running host; None when nothing wrote to the disks."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""Which blocks of whole disks changed, without a kernel module."""
