@@ -25,6 +25,9 @@ class Mount:
     source: str
     point: str
     read_only: bool
+    kind: str = ""
+    root: str = "/"
+    """The folder within the filesystem that is mounted here; not ``/`` for binds and subvolumes."""
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
@@ -37,7 +40,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
             continue
         # Read-only means the superblock (the filesystem writes nothing), not one read-only bind of it.
         read_only = "ro" in rest[2].split(",")
-        mounts.append(Mount(fields[2], _unescape(rest[1]), _unescape(fields[4]), read_only))
+        mounts.append(Mount(fields[2], _unescape(rest[1]), _unescape(fields[4]), read_only, rest[0], fields[3]))
     return mounts
 
 
@@ -98,7 +101,8 @@ def _refuse_mounted(path: Path, devices: dict[str, str]) -> None:
             raise BusyError(
                 f"'{path}' is in use: its filesystem is mounted read-write on '{mount.point}'.",
                 hint=f"Unmount it or remount it read-only (mount -o remount,ro {mount.point}), or capture a snapshot "
-                "of it (LVM, qcow2 or storage snapshot) or the shut-down host from the rescue medium.",
+                "of it (LVM, qcow2 or storage snapshot) or the shut-down host from the rescue medium. A whole disk of "
+                "the running host is captured with --live.",
             )
 
 

@@ -8,6 +8,9 @@ from recovery.capture.sources import Source
 from recovery.format.chunkmap import PAGE, ChunkMap, Kind, MapBuilder, MapEntry
 from recovery.repository.protocols import ChunkLocation
 
+#: What is known of a chunk: it was set; it differs from the base now.
+_SET, _DIFFERS = 1, 2
+
 
 class DiskMap:
     """``base`` is the map of the same disk in the parent point, if there is one of the same size.
@@ -24,6 +27,7 @@ class DiskMap:
         self.changed = 0
         self.stored = 0
         self._builder = MapBuilder(source.size, chunk_size, base)
+        self._state = bytearray(-(-source.size // chunk_size))
         self._lock = threading.Lock()
 
     def length(self, index: int) -> int:
@@ -44,22 +48,27 @@ class DiskMap:
                 index += 1
 
     def set_zero(self, index: int, *, allocated: bool = True) -> None:
-        """A chunk that reads as zeros."""
+        """A chunk that reads as zeros. The last word on a chunk counts, however often it is set."""
         was_stored = self.base is not None and isinstance(self.base.get(index), MapEntry)
         with self._lock:
             self._builder.set_zero(index, allocated=allocated)
-            self.changed += self.length(index) if was_stored else 0
+            self._note(index, was_stored)
 
     def set_stored(self, index: int, id: bytes, location: ChunkLocation, *, added: bool = False) -> None:
         """A chunk whose frame lies at ``location``; ``added``: it was stored for this very chunk."""
         before = self.base.get(index) if self.base is not None else Kind.UNALLOCATED
         same = isinstance(before, MapEntry) and before.id == id
         with self._lock:
-            if not (isinstance(before, MapEntry) and same and before.pack == location.pack):
+            if self._state[index] or not (isinstance(before, MapEntry) and same and before.pack == location.pack):
                 # Also when only the place differs: the index knows which packs are really there.
                 self._builder.set_blob(index, id, location.pack, location.offset, location.length)
-            self.changed += 0 if same else self.length(index)
+            self._note(index, not same)
             self.stored += location.length if added else 0
+
+    def _note(self, index: int, differs: bool) -> None:
+        was = bool(self._state[index] & _DIFFERS)
+        self._state[index] = _SET | (_DIFFERS if differs else 0)
+        self.changed += self.length(index) * (differs - was)
 
     def finish(self) -> ChunkMap:
         """The map; nothing may be set afterwards."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from recovery.capture.crew import Channel, Crew
 from recovery.capture.diskmap import DiskMap
 from recovery.capture.figures import Figures
 from recovery.capture.packer import Packer
 from recovery.capture.reader import SourceReader
+from recovery.capture.sources import Source
 from recovery.format.chunk import FrameEncoder, chunk_id, is_zero
 from recovery.repository.protocols import ChunkIndex
 from recovery.repository.repository import Repository
@@ -27,11 +30,28 @@ class Batch:
     count: int
 
 
+class ChunkReader(Protocol):
+    """Where a worker reads the chunks of a disk."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from ``offset``. Raises DeviceError."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 class Worker:
     """The state of one thread: its buffer, compressor and open sources."""
 
     def __init__(
-        self, repository: Repository, index: ChunkIndex, packer: Packer, crew: Crew, figures: Figures, level: int
+        self,
+        repository: Repository,
+        index: ChunkIndex,
+        packer: Packer,
+        crew: Crew,
+        figures: Figures,
+        level: int,
+        open_reader: Callable[[Source], ChunkReader] = SourceReader,
     ) -> None:
         self._keys = repository.keys
         self._index = index
@@ -41,7 +61,8 @@ class Worker:
         self._encoder = FrameEncoder(repository.keys, level)
         # Anonymous memory is page-aligned, as O_DIRECT wants it.
         self._buffer = memoryview(mmap.mmap(-1, BATCH_BYTES))
-        self._readers: dict[str, SourceReader] = {}
+        self._open_reader = open_reader
+        self._readers: dict[str, ChunkReader] = {}
 
     def run(self, batches: Channel[Batch]) -> None:
         """Work until there are no more batches."""
@@ -69,7 +90,7 @@ class Worker:
         """Index, id and content of the batch's chunks that are not zero."""
         disk = batch.disk
         name = disk.source.name
-        reader = self._readers.get(name) or self._readers.setdefault(name, SourceReader(disk.source))
+        reader = self._readers.get(name) or self._readers.setdefault(name, self._open_reader(disk.source))
         found: list[tuple[int, bytes, memoryview]] = []
         for number in range(batch.count):
             self._crew.check()

@@ -42,6 +42,8 @@ from recovery.layout import (
 
 #: Told a warning in a whole sentence.
 Warn = Callable[[str], None]
+#: Shows a volume's files, read-only, for the time of a block.
+Mounter = Callable[[Volume], contextlib.AbstractContextManager[Path]]
 
 _ESP_TYPES = {"c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"}
 
@@ -61,7 +63,7 @@ class Inventory:
     firmware: Decision = Decision("unknown", False, "nothing was looked at")
 
 
-def take_inventory(sources: Sequence[Source], warn: Warn) -> Inventory:
+def take_inventory(sources: Sequence[Source], warn: Warn, mount: Mounter = mounted) -> Inventory:
     """Look at all disks together (a VG may lie on several). Raises DeviceError when a disk cannot be read."""
     inventory = Inventory()
     for source in sources:
@@ -79,7 +81,7 @@ def take_inventory(sources: Sequence[Source], warn: Warn) -> Inventory:
     grub: list[str] = []
     esp_mounted = False
     if os.geteuid() == 0:
-        found = _look_at_systems(inventory, esp.name if esp else "", esp_files, warn)
+        found = _look_at_systems(inventory, esp.name if esp else "", esp_files, warn, mount)
         if found:
             grub, esp_mounted = found
     else:
@@ -213,7 +215,7 @@ def _add_lv(lv: MappedVolume, inventory: Inventory) -> Content:
 
 
 def _look_at_systems(
-    inventory: Inventory, esp: str, esp_files: Sequence[str], warn: Warn
+    inventory: Inventory, esp: str, esp_files: Sequence[str], warn: Warn, mount: Mounter
 ) -> tuple[list[str], bool] | None:
     """Mount every filesystem, find the host's root among them, read it. Gives GRUB's platforms and whether the ESP
     is in the fstab."""
@@ -223,7 +225,7 @@ def _look_at_systems(
             if volume.content.kind not in FILESYSTEMS or not volume.extents:
                 continue
             try:
-                folders[volume.name] = stack.enter_context(mounted(volume))
+                folders[volume.name] = stack.enter_context(mount(volume))
                 used = used_bytes(folders[volume.name])
             except (RekindleError, OSError) as error:
                 why = error.message if isinstance(error, RekindleError) else str(error)

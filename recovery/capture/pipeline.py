@@ -5,25 +5,36 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from recovery import __version__
-from recovery.capture.crew import Channel, Crew, Stopped
+from recovery.capture.crew import Channel
 from recovery.capture.diskmap import DiskMap
 from recovery.capture.figures import STEP, Figures
-from recovery.capture.hashing import BATCH_BYTES, Batch, Worker
-from recovery.capture.inventory import Inventory, take_inventory
-from recovery.capture.packer import Packer
+from recovery.capture.hashing import BATCH_BYTES, Batch
+from recovery.capture.inventory import Inventory, Mounter, take_inventory
+from recovery.capture.mounts import mounted
 from recovery.capture.parent import base_maps, tell_of_clock
 from recovery.capture.privately import in_private_mounts
 from recovery.capture.reader import chunk_runs
 from recovery.capture.request import CaptureRequest
+from recovery.capture.sending import Sender
 from recovery.capture.sources import Source, check_unchanged, open_sources
 from recovery.errors import AccessError, CancelledError
 from recovery.events import Listener, Message, StepFinished, StepStarted
 from recovery.format.chunk import chunk_size_for
 from recovery.format.mapcodec import encode_map
 from recovery.format.names import check_host, point_name
-from recovery.format.point import Consistency, DiskMapRef, Point, PointBody, PointDisk, PointHeader
+from recovery.format.point import (
+    Consistency,
+    DiskMapRef,
+    LiveFigures,
+    Point,
+    PointBody,
+    PointDisk,
+    PointHeader,
+    PointSummary,
+)
 from recovery.layout import Content
 from recovery.repository.attention import RetryTeller, attended
 from recovery.repository.protocols import ChunkIndex
@@ -58,9 +69,9 @@ def _capture(
 ) -> Point:
     check_host(request.host)
     started = time.time()
-    _check_access(repository, index, request.host, started)
+    check_access(repository, index, request.host, started)
     with open_sources(request.disks, request.image_format) as sources:
-        inventory = _look(sources, request, listener)
+        inventory = look(sources, request, listener, 3)
         parent = repository.latest(request.host)
         tell_of_clock(parent, started, listener)
         bases = base_maps(repository, request.host, parent, sources, listener)
@@ -69,47 +80,85 @@ def _capture(
             name, base = bases.get(source.name, ("", None))
             chunk_size = base.chunk_size if base else chunk_size_for(source.size, repository.file.chunk_size)
             disks.append(DiskMap(source, chunk_size, base, name))
-        _send(repository, index, disks, request, listener, cancel, retries)
+        sender = Sender(repository, index, request, listener, cancel, retries)
+        sender.begin("Capturing the disks", 2, 3)
+        sender.send(sum(disk.source.size for disk in disks), lambda batches, figures: _feed(disks, batches, figures))
+        sender.end()
         for source in sources:
             check_unchanged(source)
-        begun = time.monotonic()
-        listener(StepStarted(step="commit", title="Committing the recovery point", number=3, of=3))
-        refs: list[DiskMapRef] = []
-        described: list[PointDisk] = []
-        for disk in disks:
-            reference, facts = _finish_disk(repository, disk, inventory)
-            refs.append(reference)
-            described.append(facts)
-        header = PointHeader(
-            version=POINT_VERSION,
-            repository=repository.id,
-            host=request.host,
-            created=started,
-            parent=parent.id if parent else "",
-            maps=tuple(refs),
+        return commit_point(
+            repository,
+            request,
+            disks,
+            inventory,
+            Facts(started, started, parent, _consistency(request, sources), steps=3),
+            listener,
+            cancel,
         )
-        body = PointBody(
-            disks=tuple(described),
-            consistency=_consistency(request, sources),
-            firmware=request.firmware or inventory.firmware.firmware,
-            secure_boot=inventory.firmware.secure_boot,
-            system=inventory.system,
-            volume_groups=tuple(inventory.groups),
-            md_arrays=tuple(inventory.arrays),
-            luks_volumes=tuple(inventory.encrypted),
-            vms=tuple(inventory.vms),
-            note=request.note,
-            captured_by=f"rekindle {__version__}",
-            duration=time.time() - started,
-        )
-        if cancel.is_set():
-            raise CancelledError("The capture was stopped; nothing of it is visible.", hint="Run it again.")
-        point = repository.commit(header, body)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a point says besides its disks. ``created`` is its time, ``started`` when the capture began; ``steps`` how
+    many steps the capture has."""
+
+    created: float
+    started: float
+    parent: PointSummary | None
+    consistency: Consistency
+    steps: int
+    live: LiveFigures | None = None
+
+
+def commit_point(
+    repository: Repository,
+    request: CaptureRequest,
+    disks: Sequence[DiskMap],
+    inventory: Inventory,
+    facts: Facts,
+    listener: Listener,
+    cancel: threading.Event,
+) -> Point:
+    """Store the maps of the disks, then the point. Raises BusyError, CancelledError, and what storing raises."""
+    begun = time.monotonic()
+    listener(StepStarted(step="commit", title="Committing the recovery point", number=facts.steps, of=facts.steps))
+    refs: list[DiskMapRef] = []
+    described: list[PointDisk] = []
+    for disk in disks:
+        reference, description = _finish_disk(repository, disk, inventory)
+        refs.append(reference)
+        described.append(description)
+    header = PointHeader(
+        version=POINT_VERSION,
+        repository=repository.id,
+        host=request.host,
+        created=facts.created,
+        parent=facts.parent.id if facts.parent else "",
+        maps=tuple(refs),
+    )
+    body = PointBody(
+        disks=tuple(described),
+        consistency=facts.consistency,
+        firmware=request.firmware or inventory.firmware.firmware,
+        secure_boot=inventory.firmware.secure_boot,
+        system=inventory.system,
+        volume_groups=tuple(inventory.groups),
+        md_arrays=tuple(inventory.arrays),
+        luks_volumes=tuple(inventory.encrypted),
+        vms=tuple(inventory.vms),
+        note=request.note,
+        captured_by=f"rekindle {__version__}",
+        duration=time.time() - facts.started,
+        live=facts.live,
+    )
+    if cancel.is_set():
+        raise CancelledError("The capture was stopped; nothing of it is visible.", hint="Run it again.")
+    point = repository.commit(header, body)
     listener(StepFinished(step="commit", summary=f"point {point.id[:12]}", seconds=time.monotonic() - begun))
     return point
 
 
-def _check_access(repository: Repository, index: ChunkIndex, host: str, now: float) -> None:
+def check_access(repository: Repository, index: ChunkIndex, host: str, now: float) -> None:
     """Ask for two things that only whoever may commit a point of this host may ask for: a capture that runs for hours
     must not be refused at its end. Raises AccessError."""
     index.lookup([bytes(32)])
@@ -122,11 +171,16 @@ def _check_access(repository: Repository, index: ChunkIndex, host: str, now: flo
         ) from error
 
 
-def _look(sources: Sequence[Source], request: CaptureRequest, listener: Listener) -> Inventory:
+def look(
+    sources: Sequence[Source], request: CaptureRequest, listener: Listener, steps: int, mount: Mounter = mounted
+) -> Inventory:
+    """The inventory, and what it found, told. ``mount`` shows the files of a volume."""
     begun = time.monotonic()
-    listener(StepStarted(step="inventory", title="Looking at the disks", number=1, of=3))
+    listener(StepStarted(step="inventory", title="Looking at the disks", number=1, of=steps))
     inventory = in_private_mounts(
-        lambda: take_inventory(sources, lambda text: listener(Message(text=text, level="warning", step="inventory")))
+        lambda: take_inventory(
+            sources, lambda text: listener(Message(text=text, level="warning", step="inventory")), mount
+        )
     )
     decision = inventory.firmware
     if request.firmware:
@@ -148,52 +202,6 @@ def _consistency(request: CaptureRequest, sources: Sequence[Source]) -> Consiste
         return request.consistency
     # Nobody writes to the sources (that was checked), but an LV may be a snapshot of a host that ran: claim less.
     return "crash" if any(source.may_be_snapshot for source in sources) else "offline"
-
-
-def _send(
-    repository: Repository,
-    index: ChunkIndex,
-    disks: Sequence[DiskMap],
-    request: CaptureRequest,
-    listener: Listener,
-    cancel: threading.Event,
-    retries: RetryTeller,
-) -> None:
-    begun = time.monotonic()
-    listener(StepStarted(step=STEP, title="Capturing the disks", number=2, of=3))
-    figures = Figures(sum(disk.source.size for disk in disks), listener, retries)
-    crew = Crew(cancel)
-    packer = Packer(repository, index, crew, figures, request.uploaders)
-    batches: Channel[Batch] = Channel(crew, request.workers)
-    told = threading.Event()
-    teller = threading.Thread(target=figures.tell_until, args=(told,), name="capture-figures", daemon=True)
-    teller.start()
-    try:
-        workers = [
-            crew.start(
-                f"capture-worker-{number}",
-                lambda: Worker(repository, index, packer, crew, figures, request.level).run(batches),
-            )
-            for number in range(request.workers)
-        ]
-        for number in range(request.uploaders):
-            crew.start(f"capture-upload-{number}", packer.upload)
-        try:
-            _feed(disks, batches, figures)
-            for worker in workers:
-                crew.join(worker)
-            packer.flush()
-        except Stopped:
-            pass
-        except BaseException as error:
-            crew.fail(error)
-        crew.finish()
-    finally:
-        told.set()
-        teller.join()
-    figures.tell()
-    summary = f"{format_size(figures.transferred)} sent, {format_size(figures.skipped)} needed no sending"
-    listener(StepFinished(step=STEP, summary=summary, seconds=time.monotonic() - begun))
 
 
 def _feed(disks: Sequence[DiskMap], batches: Channel[Batch], figures: Figures) -> None:

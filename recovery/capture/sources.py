@@ -39,10 +39,11 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def open_sources(paths: Sequence[Path], driver: str | None = None) -> Iterator[list[Source]]:
+def open_sources(paths: Sequence[Path], driver: str | None = None, *, running: bool = False) -> Iterator[list[Source]]:
     """The disks in the order given, named ``disk1`` ...; exports end with the block.
 
     ``driver`` is the format of the image files (QEMU's name); None: found out, and never one that opens other files.
+    ``running``: whole disks that a running host writes to are allowed, and nothing else is.
 
     Raises NotFoundError, UsageError (not a disk, named twice), BusyError (in use), DeviceError.
     """
@@ -57,11 +58,11 @@ def open_sources(paths: Sequence[Path], driver: str | None = None) -> Iterator[l
             if real in seen:
                 raise UsageError(f"'{path}' is named twice.", hint="Name each disk once.")
             seen.add(real)
-            sources.append(_open(f"disk{number}", path, driver, stack))
+            sources.append(_open(f"disk{number}", path, driver, stack, running))
         yield sources
 
 
-def _open(name: str, given: Path, driver: str | None, stack: contextlib.ExitStack) -> Source:
+def _open(name: str, given: Path, driver: str | None, stack: contextlib.ExitStack, running: bool) -> Source:
     try:
         mode = given.stat().st_mode
     except FileNotFoundError as error:
@@ -70,8 +71,14 @@ def _open(name: str, given: Path, driver: str | None, stack: contextlib.ExitStac
         ) from error
     except OSError as error:
         raise DeviceError(f"'{given}' cannot be opened: {error.strerror}.", hint="Run as root.") from error
+    if running and not stat.S_ISBLK(mode):
+        raise UsageError(
+            f"'{given}' is not a disk; of a running host whole disks are captured.",
+            hint="Name a disk (/dev/sda), or leave --live out for an image that nothing writes to.",
+        )
     if stat.S_ISBLK(mode):
-        refuse_if_written(given)
+        if not running:
+            refuse_if_written(given)
         size, sector = geometry(given)
         if not size:
             raise UsageError(f"'{given}' has no medium in it (its size is 0).", hint="Choose another disk.")

@@ -14,12 +14,16 @@ from typing import Any, cast
 import click
 import msgspec
 
+from recovery.capture.live.capture import capture_live
+from recovery.capture.live.limits import FreezeLimits
+from recovery.capture.live.session import LiveSession
 from recovery.capture.pipeline import capture as run_capture
 from recovery.capture.request import CaptureRequest, default_workers
 from recovery.cli.access import open_repository, repository_options
 from recovery.cli.console import PlainConsole
+from recovery.cli.points import live_words
 from recovery.cli.progress import progress_listener
-from recovery.errors import AccessError
+from recovery.errors import AccessError, UsageError
 from recovery.format.chunk import DEFAULT_LEVEL
 from recovery.format.point import Consistency, Point
 from recovery.layout import Firmware
@@ -47,6 +51,19 @@ from recovery.units import format_duration, format_size
     type=click.Choice(["raw", "qcow2", "vhd", "vhdx", "vmdk"]),
     help="Format of the image files. By default found out; needed for an image that names a backing or data file.",
 )
+@click.option(
+    "--live",
+    is_flag=True,
+    help="The host runs from these disks: whole disks, mounted read-write. Its filesystems are frozen for a moment.",
+)
+@click.option(
+    "--freeze-limit",
+    type=click.IntRange(50, 10000),
+    default=500,
+    show_default=True,
+    metavar="MS",
+    help="With --live: the most milliseconds that programs may have to wait. Then the freeze is given up.",
+)
 @click.option("--note", default="", help="A remark to find the point by.")
 @click.option(
     "--level", type=click.IntRange(1, 19), default=DEFAULT_LEVEL, show_default=True, help="zstd compression level."
@@ -61,6 +78,8 @@ def capture(
     consistency: str | None,
     firmware: str | None,
     image_format: str | None,
+    live: bool,
+    freeze_limit: int,
     note: str,
     level: int,
     workers: int,
@@ -70,7 +89,9 @@ def capture(
     """Capture DISK... of a host as one recovery point in the repository at LOCATION.
 
     DISK is a whole block device (/dev/sda) or an image file (raw, qcow2, VHD, VHDX, VMDK) that nothing writes to:
-    the disks of a host that is shut down, or snapshots. Name all disks of the host, in the order that its
+    the disks of a host that is shut down, or snapshots. With --live it is a whole disk of the running host: it is
+    copied while the host works, then its filesystems are frozen for less than --freeze-limit and the rest is read.
+    Name all disks of the host, in the order that its
     firmware knows them. What the repository holds already is not sent again, also after an interruption.
 
     \b
@@ -80,6 +101,11 @@ def capture(
     """
     if os.geteuid() != 0 and any(disk.is_block_device() for disk in disks):
         raise AccessError("Only root can read block devices.", hint="Run it with sudo.")
+    if live and (consistency or image_format):
+        raise UsageError(
+            "--live finds out how consistent the point is, and captures disks only.",
+            hint="Leave --consistency and --format out.",
+        )
     request = CaptureRequest(
         host=host,
         disks=disks,
@@ -93,7 +119,11 @@ def capture(
     repository = open_repository(location, **access)
     index = open_index(repository)
     with stop_on_signals() as cancel, progress_listener(as_json=as_json) as listener:
-        point = run_capture(repository, index, request, listener, cancel)
+        if live:
+            with LiveSession(FreezeLimits(freeze=freeze_limit / 1000)) as session:
+                point = capture_live(repository, index, request, session, listener, cancel)
+        else:
+            point = run_capture(repository, index, request, listener, cancel)
     if as_json:
         click.echo(msgspec.json.encode({"type": "point", **msgspec.to_builtins(point)}))
     else:
@@ -110,6 +140,8 @@ def _show(point: Point) -> None:
             f"{format_size(disk.changed)} changed, {format_size(disk.stored)} stored",
             markup=False,
         )
+    if body.live is not None:
+        console.print(f"  {live_words(body.live)}", markup=False)
     names = ", ".join(vm.name for vm in body.vms)
     console.print(f"  {len(body.vms)} VMs{': ' + names if names else ''}", markup=False)
     console.print(f"  in {format_duration(body.duration)}")

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from recovery.cli.access import open_repository, repository_options
 from recovery.cli.console import PlainConsole
 from recovery.errors import IntegrityError, UsageError
-from recovery.format.point import Point, PointDisk
+from recovery.format.point import LiveFigures, Point, PointDisk
 from recovery.layout import Content
 from recovery.repository.repository import Repository
 from recovery.units import format_duration, format_size
@@ -120,6 +120,7 @@ def show_point(console: Console, point: Point) -> None:
         "Time": _times(header.created).replace("\n", ", "),
         "Parent": header.parent[:12] or "none",
         "Consistency": body.consistency,
+        "Live": live_words(body.live) if body.live is not None else "",
         "Firmware": body.firmware + secure,
         "System": f"{system.os_name or 'unknown'}, {system.architecture}",
         "Kernels": ", ".join(system.kernels),
@@ -162,6 +163,18 @@ def show_point(console: Console, point: Point) -> None:
             on = f", on {disk.on}" if disk.on else ""
             words = f"    {disk.target}  {disk.source} ({disk.format}{size}{on})"
             console.print(words, markup=False, soft_wrap=True)
+
+
+def live_words(live: LiveFigures) -> str:
+    """How a point of a running host came about, in one line."""
+    still = [each.mount for each in live.filesystems if each.how == "still"]
+    words = (
+        f"frozen for {live.freeze_milliseconds:.0f} ms to read {format_size(live.remainder)}, "
+        f"after {len(live.passes)} passes; changes known by {live.tracker}"
+    )
+    if still:
+        words += f"; not frozen but still meanwhile: {', '.join(still)}"
+    return words + (f"; all was compared ({live.full_compare})" if live.full_compare else "")
 
 
 def _show_disk(console: Console, disk: PointDisk) -> None:

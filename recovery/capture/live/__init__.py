@@ -1,0 +1,1 @@
+"""Consistent points of a running host without snapshots: pre-copy, freeze, last pass, thaw."""

@@ -1,0 +1,425 @@
+"""Disks of a running host: every write is seen, points are the disk of one moment, and nothing stays frozen."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recovery.capture.live import cut
+from recovery.capture.live.capture import capture_live
+from recovery.capture.live.filesystems import find_filesystems
+from recovery.capture.live.holder import Holder, Thawed
+from recovery.capture.live.limits import FreezeLimits, NotStillError
+from recovery.capture.live.session import LiveSession
+from recovery.capture.request import CaptureRequest
+from recovery.capture.tracking.ebpf import EbpfTracker
+from recovery.capture.tracking.model import Tracker
+from recovery.capture.tracking.tracefs import TracefsTracker
+from recovery.capture.tracking.witness import tracked_disk
+from recovery.errors import BusyError, DeviceError, UsageError
+from recovery.events import Event, Message, ignore
+from recovery.format.point import Point
+from recovery.repository.index import SqliteIndex
+from recovery.restore.disk import RestoreOptions, restore_disk
+from tests.integration.capture_images import MIB, sh, sparse
+from tests.support.repositories import new_repository
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not Path("/dev/loop-control").exists(), reason="needs root and loop devices"
+    ),
+]
+
+#: Nothing here is about speed, and machines that test are slow.
+PATIENT = FreezeLimits(freeze=120.0, passes=4)
+
+
+@contextlib.contextmanager
+def disk_with(kind: str, folder: Path, size: int) -> Iterator[tuple[Path, Path]]:
+    """``(device, mount point)`` of a loop device with a filesystem, mounted read-write."""
+    image = sparse(folder / f"{kind}.img", size)
+    device = sh("losetup", "--find", "--show", image).strip()
+    mount = folder / "mnt"
+    mount.mkdir(exist_ok=True)
+    try:
+        # Less than the device, so that there is room that no filesystem guards.
+        sh(f"mkfs.{kind}", "-q", device, *([str((size - 8 * MIB) // 1024)] if kind == "ext4" else []))
+        sh("mount", device, mount)
+        try:
+            yield Path(device), mount
+        finally:
+            sh("umount", mount)
+    finally:
+        sh("losetup", "-d", device)
+
+
+@contextlib.contextmanager
+def writer(folder: Path) -> Iterator[Path]:
+    """A program that stamps numbered records, each on the disk before the next one, and rewrites blocks at random."""
+    stop = threading.Event()
+    log = folder / "log"
+
+    def work() -> None:
+        dice = random.Random(7)
+        with log.open("wb", buffering=0) as records, (folder / "data").open("wb", buffering=0) as data:
+            data.truncate(8 * MIB)
+            for number in range(1, 1 << 30):
+                os.pwrite(data.fileno(), dice.randbytes(4096), dice.randrange(2048) * 4096)
+                if number % 8 == 0:
+                    records.write(b"%08d\n" % (number // 8))
+                    os.fsync(records.fileno())
+                    # Not faster than a loaded machine can copy.
+                    stop.wait(0.05)
+                if stop.is_set():
+                    return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield log
+    finally:
+        stop.set()
+        thread.join()
+
+
+def trackers() -> list[type[EbpfTracker] | type[TracefsTracker]]:
+    return [EbpfTracker, TracefsTracker]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tracing() -> None:
+    if not Path("/sys/kernel/tracing/instances").is_dir():
+        subprocess.run(["mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing"], check=False)
+    if not Path("/sys/kernel/tracing/instances").is_dir() or not Path("/sys/kernel/btf/vmlinux").exists():
+        pytest.skip("this kernel has no tracefs or no BTF")
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    """A loop device of 256 MiB."""
+    name = sh("losetup", "--find", "--show", sparse(tmp_path / "disk.img", 256 * MIB)).strip()
+    try:
+        yield Path(name)
+    finally:
+        sh("losetup", "-d", name)
+
+
+def write_blocks(device: Path, count: int, seed: int) -> set[int]:
+    """Write 4 KiB to 64 KiB at random places past the page cache; the blocks written."""
+    dice, buffer = random.Random(seed), memoryview(mmap.mmap(-1, 65536))
+    written: set[int] = set()
+    descriptor = os.open(device, os.O_RDWR | os.O_DIRECT)
+    try:
+        for _ in range(count):
+            length = dice.choice([1, 1, 2, 16])
+            first = dice.randrange(65536 - length)
+            os.pwritev(descriptor, [buffer[: length * 4096]], first * 4096)
+            written.update(range(first, first + length))
+    finally:
+        os.close(descriptor)
+    return written
+
+
+@pytest.mark.parametrize("make", trackers())
+def test_every_write_and_discard_is_seen_or_doubted(make: type[Tracker], device: Path) -> None:
+    with contextlib.closing(make()) as tracker:
+        tracker.start([tracked_disk("disk1", device)])
+        new = tracker.doubt("disk1")
+        assert new is not None and new.cause == "new" and tracker.block_size == 4096
+        tracker.renew("disk1")
+        for seed in range(3):
+            written = write_blocks(device, 400, seed)
+            seen = set(tracker.switch(frozen=seed == 1)["disk1"].blocks(4096))
+            assert seen <= written
+            while not tracker.check("disk1"):
+                pass
+            # Some kernels lose events (a custom one did); then the kernel's counters must tell.
+            assert seen == written or tracker.doubt("disk1") is not None
+            tracker.renew("disk1")
+        sh("blkdiscard", "-o", str(5 * MIB), "-l", str(200 * MIB), device)
+        assert list(tracker.peek()["disk1"]) == [(5 * MIB, 200 * MIB)]
+        sh("blkdiscard", "-z", "-o", str(MIB), "-l", str(MIB), device)
+        assert list(tracker.switch()["disk1"]) == [(MIB, MIB), (5 * MIB, 200 * MIB)]
+        assert not tracker.switch()["disk1"]
+
+
+def test_a_full_ring_buffer_is_a_doubt(device: Path) -> None:
+    with contextlib.closing(TracefsTracker(buffer_kib=8, reading=False)) as tracker:
+        tracker.start([tracked_disk("disk1", device)])
+        tracker.renew("disk1")
+        write_blocks(device, 1500, 1)
+        doubt = tracker.doubt("disk1")
+        assert doubt is not None and doubt.cause == "missed"
+        tracker.renew("disk1")
+        assert tracker.doubt("disk1") is None
+
+
+def test_a_device_that_is_not_what_it_was_is_doubted(tmp_path: Path) -> None:
+    image = sparse(tmp_path / "disk.img", 16 * MIB)
+    device = Path(sh("losetup", "--find", "--show", image).strip())
+    try:
+        with contextlib.closing(EbpfTracker()) as tracker:
+            tracker.start([tracked_disk("disk1", device)])
+            tracker.renew("disk1")
+            assert tracker.doubt("disk1") is None
+            os.truncate(image, 24 * MIB)
+            sh("losetup", "-c", device)
+            doubt = tracker.doubt("disk1")
+            assert doubt is not None and doubt.cause == "resized"
+        with contextlib.closing(EbpfTracker()) as tracker:
+            tracker.start([tracked_disk("disk1", device)])
+            tracker.renew("disk1")
+            sh("losetup", "-d", device)
+            doubt = tracker.doubt("disk1")
+            assert doubt is not None and doubt.cause in ("replaced", "resized")
+            sh("losetup", device, image)
+            tracker.renew("disk1")
+            doubt = tracker.doubt("disk1")
+            assert doubt is not None and doubt.cause == "replaced"
+    finally:
+        subprocess.run(["losetup", "-d", device], check=False)
+
+
+class Bench:
+    """A repository, and captures into it whose content is compared with the disk as it was while frozen."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.repository = new_repository(folder / "repo")
+        self.index = SqliteIndex(folder / "index.sqlite")
+        self.told: list[str] = []
+        self.lines_when_frozen = 0
+        self._frozen = folder / "frozen.img"
+        self._thaw = Holder.thaw
+        self._monkeypatch = monkeypatch
+
+    def listen(self, event: Event) -> None:
+        if isinstance(event, Message):
+            self.told.append(event.text)
+
+    def capture(self, device: Path, session: LiveSession, log: Path | None = None) -> Point:
+        """A point; it must be byte for byte what the frozen disk was."""
+
+        def thaw(holder: Holder) -> Thawed:
+            sh("dd", f"if={device}", f"of={self._frozen}", "bs=1M", "iflag=direct")
+            if log is not None:
+                self.lines_when_frozen = log.stat().st_size // 9
+            return self._thaw(holder)
+
+        self._monkeypatch.setattr(Holder, "thaw", thaw)
+        request = CaptureRequest(host="h", disks=(device,), workers=2)
+        point = capture_live(self.repository, self.index, request, session, self.listen, threading.Event())
+        self._monkeypatch.setattr(Holder, "thaw", self._thaw)
+        target = sparse(self.folder / "restored.img", point.body.disks[0].size)
+        restore_disk(self.repository, point, "disk1", str(target), ignore, threading.Event(), RestoreOptions())
+        sh("cmp", self._frozen, target)
+        return point
+
+    def records(self, point: Point) -> list[str]:
+        """The records in a restored ext4."""
+        return sh("debugfs", "-R", "cat /log", self.folder / "restored.img").split()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "check"),
+    [
+        ("ext4", 64, ["e2fsck", "-fn"]),
+        ("xfs", 320, ["xfs_repair", "-n"]),
+        ("btrfs", 128, ["btrfs", "check"]),
+    ],
+)
+def test_points_under_a_writer_are_the_frozen_disk(kind: str, size: int, check: list[str], bench: Bench) -> None:
+    with (
+        disk_with(kind, bench.folder, size * MIB) as (device, mount),
+        writer(mount) as log,
+        LiveSession(PATIENT) as session,
+    ):
+        first = bench.capture(device, session, log)
+        second = bench.capture(device, session, log)
+        assert first.body.consistency == second.body.consistency == "filesystem"
+        live = second.body.live
+        assert live is not None and live.tracker in ("ebpf", "tracefs")
+        assert [(each.kind, each.how) for each in live.filesystems] == [(kind, "frozen")]
+        assert live.freeze_milliseconds > 0 and live.moment >= first.header.created
+        if not live.full_compare:
+            # Only what changed was read.
+            assert live.passes[0].bytes < size * MIB and second.body.disks[0].changed < size * MIB // 2
+        if kind == "ext4":
+            records = bench.records(second)
+            # Every record that was acknowledged before the freeze, and no hole.
+            assert len(records) >= bench.lines_when_frozen > 0
+            assert records == [f"{number:08d}" for number in range(1, len(records) + 1)]
+        assert find_filesystems([tracked_disk("disk1", device)])[0].mount == str(mount)
+    restored = bench.folder / "restored.img"
+    if kind == "xfs":
+        # xfs_repair does not look at the log, which a frozen xfs leaves as it is.
+        sh("mount", "-o", "loop", restored, bench.folder / "mnt")
+        sh("umount", bench.folder / "mnt")
+    sh(*check, restored)
+
+
+def test_a_doubt_leads_to_a_full_compare_which_the_point_says(bench: Bench) -> None:
+    with disk_with("ext4", bench.folder, 64 * MIB) as (device, mount), LiveSession(PATIENT, ("tracefs",)) as session:
+        first = bench.capture(device, session)
+        assert first.body.live is not None and "not tracked until now" in first.body.live.full_compare
+        (mount / "a").write_bytes(b"a" * MIB)
+        second = bench.capture(device, session)
+        assert second.body.live is not None and second.body.live.full_compare == ""
+        assert second.body.live.passes[0].bytes == 0
+        # Another capture of the host came between.
+        bench.repository.commit(
+            type(second.header)(
+                version=1,
+                repository=bench.repository.id,
+                host="h",
+                created=time.time(),
+                parent=second.id,
+                maps=second.header.maps,
+            ),
+            second.body,
+        )
+        (mount / "b").write_bytes(b"b" * MIB)
+        third = bench.capture(device, session)
+        assert third.body.live is not None and "not the one" in third.body.live.full_compare
+        assert third.body.live.passes[0].bytes == 64 * MIB
+
+
+def test_missed_writes_are_noticed_and_all_is_read_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that the tracker did not see, while the first copy is made: the counters tell, under the freeze."""
+    with disk_with("ext4", bench.folder, 64 * MIB) as (device, mount), LiveSession(PATIENT) as session:
+        missed: list[bool] = []
+        usual = cut._Cut._pass
+
+        def lose(self: cut._Cut, changed: dict[str, object]) -> None:
+            usual(self, changed)  # type: ignore[arg-type]
+            if not missed and isinstance(tracker := session.tracker._tracker, EbpfTracker):
+                missed.append(True)
+                (mount / "unseen").write_bytes(b"x" * MIB)
+                os.sync()
+                tracker._control[64 + 16 : 64 + 112] = bytes(96)
+                tracker.switch()
+
+        monkeypatch.setattr(cut._Cut, "_pass", lose)
+        point = bench.capture(device, session)
+        assert missed and any("not known completely" in text for text in bench.told)
+        assert point.body.live is not None and "missed" in point.body.live.full_compare
+        assert point.body.live.tracker == "tracefs"
+
+
+AGENT = """
+import sys, time
+from pathlib import Path
+from recovery.capture.live.filesystems import find_filesystems
+from recovery.capture.live.holder import Holder
+from recovery.capture.tracking.witness import tracked_disk
+with Holder(find_filesystems([tracked_disk("disk1", Path(sys.argv[1]))])) as holder:
+    holder.freeze(float(sys.argv[2]))
+    print("frozen", holder.process_id, flush=True)
+    time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "kill"), [("3600", True), ("1", False)])
+def test_what_is_frozen_thaws_when_the_agent_dies_or_hangs(tmp_path: Path, seconds: str, kill: bool) -> None:
+    with disk_with("ext4", tmp_path, 64 * MIB) as (device, mount):
+        agent = subprocess.Popen(
+            [sys.executable, "-c", AGENT, str(device), seconds], stdout=subprocess.PIPE, text=True
+        )
+        wrote = threading.Event()
+
+        def write() -> None:
+            (mount / "file").write_text("x")
+            wrote.set()
+
+        thread = threading.Thread(target=write, daemon=True)
+        try:
+            assert agent.stdout is not None and agent.stdout.readline().startswith("frozen")
+            thread.start()
+            if kill:
+                assert not wrote.wait(0.5)
+                agent.send_signal(signal.SIGKILL)
+            # It would be an hour otherwise.
+            assert wrote.wait(120)
+        finally:
+            agent.kill()
+            agent.wait()
+            subprocess.run(["fsfreeze", "-u", mount], check=False, capture_output=True)
+            thread.join()
+
+
+def test_what_writes_past_the_filesystems_makes_no_point(bench: Bench) -> None:
+    with disk_with("ext4", bench.folder, 64 * MIB) as (device, mount):
+        stop = threading.Event()
+
+        def write() -> None:
+            descriptor = os.open(device, os.O_RDWR | os.O_DIRECT)
+            with contextlib.closing(mmap.mmap(-1, 4096)) as page:
+                while not stop.is_set():
+                    os.pwritev(descriptor, [page], 60 * MIB)
+            os.close(descriptor)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            with (
+                LiveSession(FreezeLimits(freeze=60.0, attempts=2)) as session,
+                pytest.raises((NotStillError, DeviceError)),
+            ):
+                bench.capture(device, session)
+        finally:
+            stop.set()
+            thread.join()
+        assert bench.repository.latest("h") is None
+        (mount / "not-frozen").write_text("x")
+
+
+def test_what_would_wait_for_itself_is_refused(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    with disk_with("ext4", bench.folder, 64 * MIB) as (device, mount), LiveSession(PATIENT) as session:
+        inside = new_repository(mount / "repo")
+        request = CaptureRequest(host="h", disks=(device,))
+        with pytest.raises(UsageError, match="lies on a disk that is to be captured"):
+            capture_live(inside, bench.index, request, session, ignore, threading.Event())
+        with pytest.raises(UsageError, match="is not a disk"):
+            image = CaptureRequest(host="h", disks=(bench.folder / "ext4.img",))
+            capture_live(bench.repository, bench.index, image, session, ignore, threading.Event())
+        with capfd.disabled(), (mount / "output").open("w") as output:
+            kept = os.dup(1)
+            os.dup2(output.fileno(), 1)
+            try:
+                with pytest.raises(BusyError, match="Our own output"):
+                    capture_live(bench.repository, bench.index, request, session, ignore, threading.Event())
+            finally:
+                os.dup2(kept, 1)
+                os.close(kept)
+
+
+def test_a_freeze_by_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    with (
+        disk_with("ext4", tmp_path, 64 * MIB) as (device, mount),
+        Holder(find_filesystems([tracked_disk("disk1", device)])) as holder,
+    ):
+        sh("fsfreeze", "-f", mount)
+        try:
+            with pytest.raises(BusyError, match="frozen already"):
+                holder.freeze(5.0)
+            # Still theirs.
+            assert subprocess.run(["fsfreeze", "-f", mount], check=False, capture_output=True).returncode != 0
+        finally:
+            sh("fsfreeze", "-u", mount)
