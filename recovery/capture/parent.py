@@ -87,7 +87,7 @@ def _read_map(
     repository: Repository, point: Point, disk: PointDisk, listener: Listener
 ) -> tuple[str, ChunkMap] | None:
     try:
-        chunk_map = repository.chunk_map(point, disk.name)
+        chunk_map = repository.base_map(point, disk.name)
     except RekindleError as error:
         listener(
             Message(text=f"The previous map of {disk.name} is not used as a base: {error.message}", level="warning")

@@ -103,7 +103,7 @@ def info(location: str, as_json: bool, **access: Any) -> None:
 @repo.command("check")
 @click.argument("location")
 @repository_options
-@click.option("--read-data", is_flag=True, help="Read and decode every byte of every pack.")
+@click.option("--read-data", is_flag=True, help="Read and decode every byte of every pack and journal.")
 @click.option("--distrust", "mark", is_flag=True,
               help="Mark damaged packs, so that the next captures send their content again.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print events and the report as JSON lines.")
@@ -142,7 +142,7 @@ def _next_captures(report: CheckReport, marked: bool) -> str:
 def _show(report: CheckReport) -> None:
     console = PlainConsole()
     depth = "every byte was read and decoded" if report.read_data else "contents of packs were not read (--read-data)"
-    counts = f"{report.points} points, {report.maps} chunk maps, {report.packs} packs"
+    counts = f"{report.points} points, {report.maps} chunk maps, {report.journals} journals, {report.packs} packs"
     console.print(f"{counts} in {format_duration(report.seconds)}: {depth}")
     if report.spare:
         console.print(f"{len(report.spare)} objects belong to no point (an interrupted capture); they do no harm.")

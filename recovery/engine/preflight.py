@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from recovery.adapt.land import TOOLS
 from recovery.errors import AccessError, IntegrityError, NotFoundError, UnreachableError
 from recovery.format.chunkmap import ChunkMap
 from recovery.format.names import REPOSITORY, pack_name
+from recovery.format.overlay import Overlay
 from recovery.format.point import Point
 from recovery.machine.probe_disks import read_text
 from recovery.plan.model import Problem, RestorePlan
+from recovery.repository.content import disk_content
 from recovery.repository.failover import copies_of
 from recovery.repository.repository import Repository
 from recovery.units import MIB, format_size
@@ -21,6 +24,8 @@ from recovery.units import MIB, format_size
 #: Above this many packs one listing is cheaper than asking for each.
 _LIST_FROM = 32
 _NAMED = 3
+#: Sizes that are asked for at once.
+_ASKED = 8
 _FREE_MEMORY = 512 * MIB
 
 
@@ -140,7 +145,7 @@ def check_packs(
     users: dict[bytes, set[str]] = {}
     for disk in disks:
         try:
-            map = repository.chunk_map(point, disk)
+            content = disk_content(repository, point, disk)
         except (IntegrityError, NotFoundError) as error:
             yield Problem(
                 severity="error",
@@ -150,7 +155,9 @@ def check_packs(
                 todo=error.hint or "Choose another point, or another copy of the repository.",
             )
             continue
-        for pack, end in pack_ends(map).items():
+        if content.overlay is not None:
+            yield from check_journals(repository, content.overlay, disk)
+        for pack, end in pack_ends(content.map).items():
             ends[pack] = max(end, ends.get(pack, 0))
             users.setdefault(pack, set()).add(disk)
     sizes = _sizes(repository, list(ends))
@@ -170,6 +177,22 @@ def check_packs(
                 else "Run 'rekindle repo check', and choose another point, or give another copy of the repository "
                 "with --also.",
             )
+
+
+def check_journals(repository: Repository, overlay: Overlay, disk: str) -> Iterator[Problem]:
+    """Every journal of the disk is long enough in one copy of the repository; that it is there is known already."""
+    with ThreadPoolExecutor(_ASKED) as pool:
+        sizes = list(pool.map(repository.store.size, overlay.names))
+    ends = [head.frames[-1].offset + head.frames[-1].length if head.frames else head.length for head in overlay.heads]
+    short = sum(size is None or size < end for size, end in zip(sizes, ends, strict=True))
+    if short:
+        yield Problem(
+            severity="error",
+            code="journal-truncated",
+            what=f"{short} of {len(ends)} journals of {disk} are truncated in the repository.",
+            why=f"The content of {disk} would not be that of this minute.",
+            todo="Choose a point before that minute, or give another copy of the repository with --also.",
+        )
 
 
 def pack_ends(map: ChunkMap) -> dict[bytes, int]:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from recovery.errors import IntegrityError, NotFoundError
-from recovery.format.chunk import FrameDecoder
-from recovery.format.chunkmap import ChunkMap, MapEntry
-from recovery.format.names import pack_name
-from recovery.repository.failover import copies_of
+from recovery.repository.content import ChunkReader, DiskContent
 from recovery.repository.repository import Repository
 
 #: Chunks that ``read`` remembers: file systems look at the same few again and again.
@@ -19,37 +15,26 @@ _KEPT = 32
 class ChunkSource:
     """Chunks of one disk, decoded and checked; any number of threads may ask."""
 
-    def __init__(self, repository: Repository, map: ChunkMap, disk: str) -> None:
-        self.map = map
-        self._repository, self._disk = repository, disk
+    def __init__(self, repository: Repository, content: DiskContent, disk: str) -> None:
+        self.map = content.map
+        self._repository, self._content, self._disk = repository, content, disk
         self._own = threading.local()
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
+
+    def stored(self, index: int) -> bool:
+        """Whether anything has to be read for chunk ``index``; else it is zeros."""
+        return self._content.stored(index)
 
     def chunk(self, index: int) -> bytes | None:
         """The content of chunk ``index``; None when it is zeros. A copy that has it damaged is passed over.
 
         Raises IntegrityError when no copy of the repository has it right, UnreachableError.
         """
-        entry = self.map.get(index)
-        if not isinstance(entry, MapEntry):
-            return None
-        decoder = getattr(self._own, "decoder", None)
-        if decoder is None:
-            decoder = self._own.decoder = FrameDecoder(self._repository.keys)
-        frame, plain = bytearray(entry.length), bytearray(self.map.length(index))
-        problem: Exception | None = None
-        for copy in copies_of(self._repository.store):
-            try:
-                copy.read_into(pack_name(entry.pack.hex()), entry.offset, memoryview(frame))
-                if decoder.decode_into(memoryview(frame), entry.id, memoryview(plain)) == len(plain):
-                    return bytes(plain)
-            except (IntegrityError, NotFoundError) as error:
-                problem = error
-        raise IntegrityError(
-            f"No copy of the repository has the content of {self._disk} at byte {index * self.map.chunk_size}.",
-            hint="Choose another point, or give another copy of the repository with --also.",
-        ) from problem
+        reader: ChunkReader | None = getattr(self._own, "reader", None)
+        if reader is None:
+            reader = self._own.reader = ChunkReader(self._repository, self._content, self._disk)
+        return reader.chunk(index)
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the disk; fewer only at its end."""

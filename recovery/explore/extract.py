@@ -14,7 +14,6 @@ from recovery.errors import DeviceError, SpaceError, UsageError
 from recovery.events import Listener, Progress
 from recovery.explore.host import HostView, Mapped, Piece
 from recovery.format.chunk import is_zero
-from recovery.format.chunkmap import MapEntry
 from recovery.restore.crew import work_off
 from recovery.units import RateMeter, format_size
 
@@ -66,7 +65,7 @@ def stored(view: HostView, mapped: Mapped) -> int:
     return sum(
         sum(piece.length for piece in task.pieces)
         for task in _tasks(view, mapped)
-        if isinstance(view.disk(task.disk).map.get(task.index), MapEntry)
+        if view.disk(task.disk).stored(task.index)
     )
 
 

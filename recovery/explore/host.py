@@ -17,6 +17,7 @@ from recovery.explore.chunks import ChunkSource
 from recovery.explore.ext4 import Ext4, Inode, missing
 from recovery.format.point import Point, PointDisk
 from recovery.layout import Content
+from recovery.repository.content import disk_content
 from recovery.repository.repository import Repository
 from recovery.units import MIB
 
@@ -58,7 +59,7 @@ class HostView:
     def disk(self, name: str) -> ChunkSource:
         """A disk of the point."""
         if name not in self._disks:
-            self._disks[name] = ChunkSource(self._repository, self._repository.chunk_map(self._point, name), name)
+            self._disks[name] = ChunkSource(self._repository, disk_content(self._repository, self._point, name), name)
         return self._disks[name]
 
     def read(self, extents: Sequence[Extent], offset: int, length: int) -> bytes:

@@ -61,6 +61,8 @@ class RepositoryKeys:
         self.chunk_id_key = derive("chunk id")
         self.frame_key = derive("frame")
         self.map_key = derive("map")
+        self.journal_key = derive("journal")
+        self.journal_id_key = derive("journal id")
         self.point_key = derive("point")
         self.signing_key = Ed25519PrivateKey.from_private_bytes(derive("signature"))
         self.public_key = self.signing_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -1,8 +1,8 @@
 """Object names: what may be stored under which name. Exact grammar: docs/format.md, "Objects".
 
-``repo.json`` · ``keys/<id>.json`` · ``packs/<aa>/<name>`` · ``maps/<name>`` · ``points/<host>/<created>-<id>``, where
-``<name>`` and a point's ``<id>`` are the hex BLAKE3-256 of the object's bytes, ``<aa>`` is the name's first two
-characters, and ``<created>`` is 16 digits: microseconds since the epoch (UTC).
+``repo.json`` · ``keys/<id>.json`` · ``packs/<aa>/<name>`` · ``maps/<name>`` · ``journals/<host>/<name>`` ·
+``points/<host>/<created>-<id>``, where ``<name>`` and a point's ``<id>`` are the hex BLAKE3-256 of the object's bytes,
+``<aa>`` is the name's first two characters, and ``<created>`` is 16 digits: microseconds since the epoch (UTC).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from recovery.errors import UsageError
 
-Kind = Literal["repository", "key", "pack", "map", "point"]
+Kind = Literal["repository", "key", "pack", "map", "journal", "point"]
 
 REPOSITORY = "repo.json"
 _HEX = r"[0-9a-f]{64}"
@@ -25,6 +25,7 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("key", re.compile(r"keys/(?P<digest>[0-9a-f]{16})\.json")),
     ("pack", re.compile(rf"packs/(?P<aa>[0-9a-f]{{2}})/(?P<digest>{_HEX})")),
     ("map", re.compile(rf"maps/(?P<digest>{_HEX})")),
+    ("journal", re.compile(rf"journals/(?P<host>{_HOST})/(?P<digest>{_HEX})")),
     ("point", re.compile(rf"points/(?P<host>{_HOST})/(?P<created>[0-9]{{16}})-(?P<digest>{_HEX})")),
 )
 
@@ -69,6 +70,11 @@ def pack_name(digest: str) -> str:
 def map_name(digest: str) -> str:
     """The object name of the chunk map with this digest."""
     return f"maps/{digest}"
+
+
+def journal_name(host: str, digest: str) -> str:
+    """The object name of a journal of one of the host's disks."""
+    return f"journals/{host}/{digest}"
 
 
 def key_name(key_id: str) -> str:

@@ -41,11 +41,20 @@ class DiskMapRef(msgspec.Struct, frozen=True, kw_only=True):
     map: str
 
 
+class JournalRef(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest journal of a disk: its object name (hex, below the point's host) and the length of its head."""
+
+    disk: str
+    journal: str
+    head: int
+
+
 class PointHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a point in clear. ``created`` is seconds since the epoch (UTC), the capturing host's clock.
 
     ``id`` is the hex BLAKE3 of the stored file, known only after it was written; ``parent`` is the id of the
-    host's previous point or empty.
+    host's previous point or empty. A disk that is in ``journals`` is what its journals make of the keyframe, whose map
+    is in ``maps``; a point with journals has version 2, so that older releases refuse it.
     """
 
     version: int
@@ -54,6 +63,11 @@ class PointHeader(msgspec.Struct, frozen=True, kw_only=True):
     created: float
     parent: str = ""
     maps: tuple[DiskMapRef, ...] = ()
+    journals: tuple[JournalRef, ...] = ()
+
+    def journal(self, disk: str) -> JournalRef | None:
+        """The newest journal of a disk; None when its map is all there is of it."""
+        return next((ref for ref in self.journals if ref.disk == disk), None)
 
 
 class PointDisk(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +75,8 @@ class PointDisk(msgspec.Struct, frozen=True, kw_only=True):
 
     ``device`` is the device name or file it was captured from, for people only. ``used`` is the logical bytes in
     chunks that are not zero, ``changed`` those that differ from the parent point, ``stored`` what this point
-    added to the repository. ``root`` is the hex Merkle root of the disk's content.
+    added to the repository. ``root`` is the hex Merkle root of the disk's content; with journals it is the last one of
+    the chain of roots that begins with ``base_root``, the Merkle root of the keyframe's map.
     """
 
     name: str
@@ -69,6 +84,9 @@ class PointDisk(msgspec.Struct, frozen=True, kw_only=True):
     sector_size: int
     chunk_size: int
     root: str
+    base_root: str = ""
+    journals: int = 0
+    """How many journals make this disk of its keyframe; 0: its map is all there is of it."""
     device: str = ""
     model: str = ""
     serial: str = ""
@@ -161,7 +179,8 @@ class PointSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 MAGIC = b"RKPOINT\x01"
-VERSION = 1
+#: Points of chunks only, and points with journals.
+VERSION, JOURNAL_VERSION = 1, 2
 _LENGTH = struct.Struct("<I")
 _SIGNATURE_SIZE = 64
 
@@ -223,7 +242,7 @@ def _split(data: bytes) -> tuple[PointHeader, bytes, bytes]:
         sealed_length = _LENGTH.unpack_from(data, end)[0]
     except (struct.error, msgspec.MsgspecError, ValueError) as error:
         raise IntegrityError(f"The recovery point is damaged: {error}.") from error
-    if header.version != VERSION:
+    if header.version != (JOURNAL_VERSION if header.journals else VERSION):
         raise IntegrityError(
             f"The recovery point has version {header.version}.", hint="A newer release of Rekindle may read it."
         )

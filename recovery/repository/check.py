@@ -24,6 +24,7 @@ from recovery.format.mapcodec import MAX_DEPTH, map_header
 from recovery.format.names import digest, map_name, pack_name, parse_name
 from recovery.format.pack import PackEntry, rebuild_footer
 from recovery.format.point import Point, decode_header, decode_point
+from recovery.repository.check_journals import JournalCheck
 from recovery.repository.index import read_pack_footer
 from recovery.repository.repository import (
     Repository,
@@ -51,6 +52,7 @@ class CheckReport(msgspec.Struct, kw_only=True):
 
     points: int = 0
     maps: int = 0
+    journals: int = 0
     packs: int = 0
     chunks: int = 0
     bytes_read: int = 0
@@ -102,6 +104,7 @@ class _Check:
         self._step("keys", self._keys)
         points = self._step("points", self._points)
         self._step("maps", lambda: self._maps(points))
+        self._step("journals", lambda: self._journals(points))
         self._step("packs", self._packs)
         self.report.damages = [
             Damage(object=name, what=what, hurts=tuple(sorted(self.users.get(name, ()))))
@@ -176,7 +179,9 @@ class _Check:
                 map = seen[ref.map]
                 if map is None:
                     continue
-                if map.root().hex() != point.disk(ref.disk).root:
+                disk = point.disk(ref.disk)
+                wanted = disk.base_root if point.header.journal(ref.disk) else disk.root
+                if map.root().hex() != wanted:
                     self._damaged(map_name(ref.map), "its Merkle root is not the one that the point was signed with")
                 for _, entry in map.blobs():
                     self.expected[entry.pack].add((entry.id, entry.offset, entry.length))
@@ -187,6 +192,16 @@ class _Check:
             if info.name not in self.users:
                 self.report.spare.append(info.name)
                 self._verify_bytes(info.name)
+
+    def _journals(self, points: list[Point]) -> None:
+        found = JournalCheck(self.repository, read_data=self.report.read_data, cancel=self.cancel).run(points)
+        for name, users in found.users.items():
+            self.users[name] |= users
+        for name, what in found.faults.items():
+            self._damaged(name, what)
+        self.report.journals = found.count
+        self.report.bytes_read += found.bytes_read
+        self.report.spare += found.spare
 
     def _chain(self, name: str, user: str) -> list[str]:
         """The object names of a map and its parents, each marked as needed by ``user`` and its bytes verified once."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +18,7 @@ from recovery.errors import AccessError, BusyError, IntegrityError, NotFoundErro
 from recovery.format import mapcodec
 from recovery.format.chunk import DEFAULT_CHUNK_SIZE
 from recovery.format.chunkmap import ChunkMap
+from recovery.format.journal import Journal
 from recovery.format.keys import (
     KeyFile,
     RepositoryKeys,
@@ -25,10 +28,21 @@ from recovery.format.keys import (
     wrap_with_passphrase,
     wrap_with_recovery_key,
 )
-from recovery.format.names import REPOSITORY, check_host, digest, key_name, map_name, pack_name, parse_name, point_name
+from recovery.format.names import (
+    REPOSITORY,
+    check_host,
+    digest,
+    journal_name,
+    key_name,
+    map_name,
+    pack_name,
+    parse_name,
+    point_name,
+)
 from recovery.format.pack import Pack
 from recovery.format.point import Point, PointBody, PointHeader, PointSummary, decode_point, encode_point
 from recovery.repository.protocols import ObjectReader, ObjectStore
+from recovery.when import EXAMPLES, parse_when
 
 MIN_PREFIX = 4
 
@@ -131,27 +145,18 @@ class Repository:
         return found[-1] if found else None
 
     def point(self, host: str, point_id: str) -> Point:
-        """Read, verify and decrypt a point; ``point_id`` may be a unique prefix (4 characters up) or ``latest``.
+        """Read, verify and decrypt a point. ``point_id`` may be a unique prefix (4 characters up), ``latest``, or a
+        time (``recovery.when``), which means the newest point at or before it.
 
         Raises NotFoundError, UsageError (ambiguous), IntegrityError.
         """
         every = self.points(host)
-        if point_id == "latest":
-            matching = every[-1:]
-        else:
-            matching = [p for p in every if p.id.startswith(point_id.lower())] if len(point_id) >= MIN_PREFIX else []
-        if not matching:
-            raise NotFoundError(
-                f"Host '{host}' has no point '{point_id}'.",
-                hint=f"It has {len(every)}, the newest is {every[-1].id[:12]}; 'latest' means that one.",
-            )
-        if len(matching) > 1:
-            raise UsageError(f"'{point_id}' names {len(matching)} points of '{host}'.", hint="Type more of the id.")
-        name = point_name(host, matching[0].created, matching[0].id)
+        found = choose_point(every, point_id)
+        name = point_name(host, found.created, found.id)
         try:
             point = decode_point(self.keys, read_verified(self.store, name))
         except IntegrityError as error:
-            older = next((p.id[:12] for p in reversed(every) if p.created < matching[0].created), "")
+            older = next((p.id[:12] for p in reversed(every) if p.created < found.created), "")
             if point_id == "latest" and older:
                 raise IntegrityError(
                     f"The newest point of '{host}' cannot be read. {error.message}",
@@ -159,19 +164,32 @@ class Repository:
                 ) from error
             raise
         if point.header.host != host:
-            raise IntegrityError(f"The point '{matching[0].id[:12]}' of '{host}' belongs to '{point.header.host}'.")
+            raise IntegrityError(f"The point '{found.id[:12]}' of '{host}' belongs to '{point.header.host}'.")
         return point
 
     def chunk_map(self, point: Point, disk_name: str) -> ChunkMap:
-        """The chunk map of a disk of a point, deltas resolved, checked against the signed Merkle root.
+        """The chunk map that is all there is of a disk of a point, deltas resolved, checked against the signed Merkle
+        root.
 
-        Raises NotFoundError (no such disk, or a map is missing), IntegrityError.
+        Raises NotFoundError (no such disk, or a map is missing), IntegrityError; and UsageError for a disk with
+        journals: who reads those (``content.disk_content``) gets its map by ``base_map``.
         """
+        if point.header.journal(disk_name) is not None:
+            raise UsageError(
+                f"'{disk_name}' of this point is a keyframe with journals, which this cannot read.",
+                hint="Choose a point of chunks: the one at the beginning of the hour is one.",
+            )
+        return self.base_map(point, disk_name)
+
+    def base_map(self, point: Point, disk_name: str) -> ChunkMap:
+        """The chunk map of a disk of a point, or of the keyframe that its journals lie over, checked against the
+        signed Merkle root. Raises NotFoundError, IntegrityError."""
         refs = {ref.disk: ref.map for ref in point.header.maps}
         if disk_name not in refs:
             raise NotFoundError(f"The point has no disk '{disk_name}'.", hint=f"It has: {', '.join(refs)}.")
         map = self.map(refs[disk_name])
-        if map.root().hex() != point.disk(disk_name).root:
+        disk = point.disk(disk_name)
+        if map.root().hex() != (disk.base_root if point.header.journal(disk_name) else disk.root):
             raise IntegrityError(f"The chunk map of '{disk_name}' is not the one that the point was signed with.")
         return map
 
@@ -200,6 +218,14 @@ class Repository:
         name = digest(data)
         self.store.put_if_absent(map_name(name), data)
         return name
+
+    def put_journal(self, host: str, journal: Journal) -> None:
+        """Store a journal of one of the host's disks durably."""
+        self.store.put_if_absent(journal_name(host, journal.digest), journal.data)
+
+    def at(self, host: str, moment: float) -> PointSummary:
+        """The newest point of a host at or before ``moment``, seconds since the epoch. Raises NotFoundError."""
+        return newest_at(self.points(host), moment)
 
     def commit(self, header: PointHeader, body: PointBody) -> Point:
         """Sign and store the point, last of all. Its time is moved behind the parent's when a clock went back.
@@ -241,6 +267,44 @@ def list_points(store: ObjectStore, host: str) -> list[PointSummary]:
     names = (parse_name(info.name) for info in store.list(f"points/{check_host(host)}/"))
     found = [PointSummary(id=n.digest, host=n.host, created=n.created / 1e6) for n in names if n is not None]
     return sorted(found, key=lambda summary: summary.created)
+
+
+def choose_point(points: Sequence[PointSummary], text: str) -> PointSummary:
+    """The one of a host's points, newest last, that ``text`` means; see ``Repository.point``.
+
+    Raises NotFoundError, UsageError (ambiguous).
+    """
+    if text == "latest":
+        return points[-1]
+    if re.fullmatch(rf"[0-9a-fA-F]{{{MIN_PREFIX},64}}", text):
+        matching = [point for point in points if point.id.startswith(text.lower())]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise UsageError(
+                f"'{text}' names {len(matching)} points of '{points[0].host}'.", hint="Type more of the id."
+            )
+    else:
+        with contextlib.suppress(UsageError):
+            return newest_at(points, parse_when(text, datetime.datetime.now().astimezone()).last)
+    raise NotFoundError(
+        f"Host '{points[0].host}' has no point '{text}'.",
+        hint=f"It has {len(points)}, the newest is {points[-1].id[:12]}; 'latest' means that one, and a time like "
+        f"{EXAMPLES} the last one before it.",
+    )
+
+
+def newest_at(points: Sequence[PointSummary], moment: float) -> PointSummary:
+    """Of a host's points, newest last, the newest at or before ``moment``: each one is consistent, or it would not
+    have been committed. Raises NotFoundError."""
+    found = [point for point in points if point.created <= moment]
+    if not found:
+        oldest = datetime.datetime.fromtimestamp(points[0].created).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+        raise NotFoundError(
+            f"'{points[0].host}' has no point of that time or before it.",
+            hint=f"The oldest one is of {oldest.strip()}.",
+        )
+    return found[-1]
 
 
 def read_repository_file(store: ObjectStore) -> RepositoryFile:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -18,13 +19,16 @@ from recovery.errors import IntegrityError, RekindleError
 from recovery.events import Listener, Message, Progress
 from recovery.format.chunk import chunk_id
 from recovery.format.chunkmap import ChunkMap, MapEntry
+from recovery.format.overlay import composed_root
 from recovery.format.point import Point
 from recovery.repository.attention import Aside, RetryTeller, attended
+from recovery.repository.content import DiskContent, disk_content
 from recovery.repository.failover import NEXT_COPY, FailoverStore, copies_of, first_readers, request_size
 from recovery.repository.parts import gathers
 from recovery.repository.repository import Repository
 from recovery.restore.buffers import page_buffer
 from recovery.restore.crew import work_off
+from recovery.restore.overlaying import Overlayer, OverlayTask, plan_overlay
 from recovery.restore.pace import Pace
 from recovery.restore.placed import Extent, Outside, PlacedTarget, clip
 from recovery.restore.ranges import (
@@ -44,6 +48,8 @@ from recovery.restore.target import Target
 from recovery.restore.worker import Counters, Worker
 from recovery.restore.writes import WRITE_SIZE, WriteBehind
 from recovery.units import MIB, RateMeter, format_duration, format_rate, format_size
+
+Task = Batch | ZeroRange | OverlayTask
 
 #: Seconds without a byte until that is said.
 _SILENT = 5.0
@@ -122,11 +128,14 @@ def restore_disk(
         # Where there are other copies, one that does not answer is not waited for: the workers do that.
         patience = options.patience if len(copies_of(repository.store)) == 1 else min(options.patience, NEXT_COPY)
         with attended(repository.store, retries, ended, patience), _copies_told(repository, listener, disk_name):
-            map = chunk_map or Aside().call(lambda: repository.chunk_map(point, disk_name), cancel)
+            if chunk_map is not None:
+                content = DiskContent(chunk_map)
+            else:
+                content = Aside().call(lambda: disk_content(repository, point, disk_name), cancel)
             retries.over()
-            with _open_target(target_path, map.size, extents) as target:
+            with _open_target(target_path, content.map.size, extents) as target:
                 return _Restore(
-                    repository, point, disk_name, map, target, listener, cancel, options, counters, retries, extents
+                    repository, point, disk_name, content, target, listener, cancel, options, counters, retries, extents
                 ).run()
     finally:
         ended.set()  # whoever was left waiting for the server gives up
@@ -148,7 +157,7 @@ class _Restore:
         repository: Repository,
         point: Point,
         disk_name: str,
-        map: ChunkMap,
+        content: DiskContent,
         target: Target,
         listener: Listener,
         cancel: threading.Event,
@@ -158,7 +167,11 @@ class _Restore:
         extents: Sequence[Extent] | None = None,
     ) -> None:
         self.repository, self.point, self.disk_name = repository, point, disk_name
-        self.map, self.target, self.listener, self.cancel, self.options = map, target, listener, cancel, options
+        self.map, self.target, self.listener, self.cancel, self.options = (
+            content.map, target, listener, cancel, options
+        )  # fmt: skip
+        self.overlayer = Overlayer(content.overlay) if content.overlay is not None else None
+        self.touched = content.overlay.touched() if content.overlay is not None else []
         self.counters, self.retries = counters, retries
         self.moved = (-1, 0.0)
         self.stop = threading.Event()
@@ -168,9 +181,11 @@ class _Restore:
         self.pace = self._pace()
         self.compare = False
         self.placed = extents is not None
+        map = self.map
         whole = (Extent(0, map.size, 0),) if extents is None else extents
         #: Chunks of which no byte has a place: they are neither fetched nor read back.
         self.outside = Outside(whole, map.chunk_size, map.count)
+        self.touched = [index for index in self.touched if index not in self.outside]
         self.total = sum(
             min(map.size, last * map.chunk_size) - first * map.chunk_size for first, last in self.outside.runs
         )
@@ -179,9 +194,10 @@ class _Restore:
         start = time.monotonic()
         late = {index for index in (0, self.map.count - 1) if index >= 0 and index not in self.outside}
         self._wipe_ends()
-        self.compare = self._worth_comparing(late)
-        without: Set[int] = self.outside.and_also(late) if self.placed else late
-        zeros = list(clip(plan_zeros(self.map, without=late), self.outside.runs, self.map.chunk_size))
+        apart = late.union(self.touched)
+        self.compare = self._worth_comparing(apart)
+        without: Set[int] = self.outside.and_also(apart) if self.placed else apart
+        zeros = list(clip(plan_zeros(self.map, without=apart), self.outside.runs, self.map.chunk_size))
         if self.target.blank:
             self.counters.add(zeroed=sum(zero.length for zero in zeros))
             zeros = []
@@ -190,9 +206,13 @@ class _Restore:
         gap = suited_gap(self.map, gathered=gathered)
         reads = plan_reads(self.map, without=without, max_gap=gap, max_read=size)
         batches = batch_up(reads, gathered=gathered, max_read=size)
-        self._work(interleave(batches, self.map.blob_count(), zeros))
+        overlaid = plan_overlay(self.touched, self.map.chunk_size, late)
+        self._work(chain(interleave(batches, self.map.blob_count(), zeros), overlaid))
         self.target.sync()
-        back = Readback(self.map, self.repository.keys, self.target, self.counters.lost, self._describe, self.stop)
+        composed = self.overlayer.ids if self.overlayer is not None else {}
+        back = Readback(
+            self.map, self.repository.keys, self.target, self.counters.lost, self._describe, self.stop, composed
+        )
         whole = self.options.verify_all
         chosen: Sequence[int] = range(self.map.count) if whole else back.sample(self.options.sample, late)
         if self.placed:
@@ -214,7 +234,8 @@ class _Restore:
             disk=self.disk_name, target=self.target.path, logical=self.total, transferred=counters.transferred,
             written=counters.written, zeroed=counters.zeroed, skipped=counters.skipped,
             seconds=time.monotonic() - start, verified=True, verified_bytes=self.verified_bytes,
-            root=self.map.root().hex(), root_matched=matched,
+            root=self.point.disk(self.disk_name).root, root_matched=matched,
+            journals=len(self.overlayer.overlay.heads) if self.overlayer is not None else 0,
             damaged=locate_damage(lost, self.point.disk(self.disk_name).table),
         )  # fmt: skip
 
@@ -228,23 +249,26 @@ class _Restore:
     def _write_ends(self, late: set[int]) -> None:
         """What makes the disk complete: its partition tables and boot sectors, once all else is there and right. The
         beginning comes last, so that whatever ends this in its middle, the disk does not boot."""
+        touched = late.intersection(self.touched)
         for index in sorted(late, reverse=True):
             entry = self.map.get(index)
-            if isinstance(entry, MapEntry):
+            if index in touched:
+                self._work([OverlayTask((index,))])
+            elif isinstance(entry, MapEntry):
                 frame = Frame(entry.id, entry.offset, entry.length, (index,))
                 self._work(batch_up(coalesce(entry.pack, [frame]), gathered=False))
             else:
                 self._work([ZeroRange(index * self.map.chunk_size, self.map.length(index))])
             self.target.sync()
 
-    def _worth_comparing(self, late: set[int]) -> bool:
+    def _worth_comparing(self, apart: set[int]) -> bool:
         """Whether the disk holds part of this point already: after a restore that was cut off, or the host's own disk
         of another day. Then the disk is the state of the restore, and only what differs is fetched."""
         if self.target.blank or self.options.compare != "auto":
             return self.options.compare == "always" and not self.target.blank
         tries = random.sample(range(self.map.count), min(self.map.count, 64 * _COMPARED))
         stored = [index for index in tries if isinstance(self.map.get(index), MapEntry)]
-        stored = [index for index in stored if index not in late and index not in self.outside]
+        stored = [index for index in stored if index not in apart and index not in self.outside]
         buffer = page_buffer(self.map.chunk_size)
         for index in random.sample(stored, min(_COMPARED, len(stored))):
             plain, entry = buffer[: self.map.length(index)], self.map.get(index)
@@ -255,7 +279,7 @@ class _Restore:
                 return True
         return False
 
-    def _work(self, work: Iterable[Batch | ZeroRange]) -> None:
+    def _work(self, work: Iterable[Task]) -> None:
         size = max(WRITE_SIZE, self.map.chunk_size)
         with WriteBehind(self.target, size, self.pace.decoding.limit, self.stop, self._count_written) as writes:
             self._work_off(work, writes)
@@ -263,18 +287,20 @@ class _Restore:
     def _count_written(self, length: int) -> None:
         self.counters.add(written=length)
 
-    def _work_off(self, work: Iterable[Batch | ZeroRange], writes: WriteBehind) -> None:
-        def make_worker() -> Callable[[Batch | ZeroRange], None]:
+    def _work_off(self, work: Iterable[Task], writes: WriteBehind) -> None:
+        def make_worker() -> Callable[[Task], None]:
             worker = Worker(
                 self.repository.store, self.repository.keys, self.map, self.target, self.counters, self.stop,
                 self.listener, self.options.patience, self.retries, self._describe, self.compare,
                 self.pace, writes, self.options.skip_damaged,
             )  # fmt: skip
 
-            def restore(task: Batch | ZeroRange) -> None:
+            def restore(task: Task) -> None:
                 if isinstance(task, ZeroRange):
-                    self.target.zero(task.offset, task.length)
-                    self.counters.add(zeroed=task.length)
+                    worker.zero(task.offset, task.length)
+                elif isinstance(task, OverlayTask):
+                    if self.overlayer is not None:
+                        self.overlayer.restore(task, worker)
                 else:
                     worker.restore(task)
 
@@ -332,9 +358,14 @@ class _Restore:
         tick()
 
     def _root_matches(self, back: Readback) -> bool:
-        """Whether all of the disk, which was read back, has the signed Merkle root. Raises IntegrityError when it has
-        another one although nothing was lost."""
-        matched = back.root().hex() == self.point.disk(self.disk_name).root
+        """Whether all of the disk, which was read back, has the Merkle root that was signed, or that keyframe and
+        journals under the signed root make. Raises IntegrityError when it has another one although nothing was
+        lost."""
+        if self.overlayer is None:
+            wanted = self.point.disk(self.disk_name).root
+        else:
+            wanted = composed_root(self.map, self.overlayer.ids).hex()
+        matched = back.root().hex() == wanted
         if not matched and not self.counters.lost:
             raise IntegrityError(
                 f"What '{self.target.path}' gives back has another Merkle root than the one that was signed.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import groupby
 from typing import NamedTuple
@@ -144,8 +145,9 @@ def plan_zeros(
 ) -> Iterator[ZeroRange]:
     """All ranges that must read as zeros, cut into pieces of at most ``step`` bytes (to report progress between)."""
     chunks = max(1, step // map.chunk_size)
+    left_out = sorted(without)
     for start, count, _allocated in map.zero_runs():
-        borders = sorted(index for index in without if start <= index < start + count)
+        borders = left_out[bisect_left(left_out, start) : bisect_left(left_out, start + count)]
         for first, last in zip([start, *(b + 1 for b in borders)], [*borders, start + count], strict=True):
             for at in range(first, last, chunks):
                 end = min(at + chunks, last)

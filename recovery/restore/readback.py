@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 
 from recovery.errors import CancelledError, IntegrityError
 from recovery.format.chunk import chunk_id, is_zero
@@ -30,7 +30,10 @@ class Readback:
         lost: Set[int],
         describe: Callable[[int], str],
         stop: threading.Event,
+        composed: Mapping[int, bytes] | None = None,
     ) -> None:
+        """``composed``: ids of chunks that are no longer what the map says; 32 zero bytes for one of zeros."""
+        self._composed = composed or {}
         self._map, self._keys, self._target, self._lost = map, keys, target, lost
         self._describe, self._stop = describe, stop
         self._lock = threading.Lock()
@@ -75,9 +78,10 @@ class Readback:
         """The id of a chunk as it is on the disk: of its bytes, never taken from the map."""
         self._target.read(index * self._map.chunk_size, plain)
         entry = self._map.get(index)
-        if isinstance(entry, MapEntry) and index not in self._lost:
+        wanted = self._composed.get(index, entry.id if isinstance(entry, MapEntry) else _ZERO_ID)
+        if wanted != _ZERO_ID and index not in self._lost:
             found = chunk_id(self._keys, plain)
-            good = found == entry.id
+            good = found == wanted
         else:
             good = is_zero(plain)
             found = _ZERO_ID

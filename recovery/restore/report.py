@@ -32,8 +32,9 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
     """What happened to one disk, bytes: ``logical = written + zeroed + skipped``.
 
     ``verified`` says that what was read back from the disk afterwards was right, ``verified_bytes`` how much that was.
-    ``root`` is the signed Merkle root (hex) of the content; ``root_matched``: all of the disk was read back, and the
-    root made from it is that one. ``damaged`` was lost, and is zeros; it is part of ``zeroed``.
+    ``root`` is the signed root (hex) of the content; ``root_matched``: all of the disk was read back, and its Merkle
+    root is that one, or with ``journals`` the one that keyframe and so many journals under it make. ``damaged`` was
+    lost, and is zeros; it is part of ``zeroed``.
     """
 
     disk: str
@@ -48,6 +49,7 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
     verified_bytes: int = 0
     root: str = ""
     root_matched: bool = False
+    journals: int = 0
     damaged: tuple[Damage, ...] = ()
 
     @property
@@ -61,6 +63,9 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
             return "not read back"
         if self.damaged:
             return f"{format_size(self.lost)} lost in {len(self.damaged)} place(s), the rest read back and right"
+        if self.root_matched and self.journals:
+            made = f"what the keyframe and {self.journals} journals under the signed root make"
+            return f"all of it read back, it is {made}: {self.root}"
         if self.root_matched:
             return f"all of it read back, its Merkle root is the signed one: {self.root}"
         return f"{format_size(self.verified_bytes)} read back and right"

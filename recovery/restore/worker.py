@@ -90,10 +90,10 @@ class Worker:
         self._patience = patience
         self._retries = retries
         self._describe = describe
-        self._keys = keys
-        self._compare = compare
-        self._pace = pace
-        self._writes = writes
+        self.keys = keys
+        self.compare = compare
+        self.pace = pace
+        self.writes = writes
         self._skip_damaged = skip_damaged
         self._decoder = FrameDecoder(keys)
         self._aside = Aside()
@@ -105,7 +105,7 @@ class Worker:
 
         Raises IntegrityError, UnreachableError (patience at its end), DeviceError, CancelledError.
         """
-        for missing in self._missing(batch) if self._compare else (batch,):
+        for missing in self._missing(batch) if self.compare else (batch,):
             self._restore(missing)
 
     def _missing(self, batch: Batch) -> Iterator[Batch]:
@@ -113,41 +113,44 @@ class Worker:
         for read in batch.reads:
             frames = []
             for frame in read.frames:
-                indexes = tuple(index for index in frame.indexes if not self._holds(index, frame.id))
+                indexes = tuple(index for index in frame.indexes if not self.holds(index, frame.id))
                 if indexes:
                     frames.append(frame._replace(indexes=indexes))
             # Only what differs is fetched: what lies between would be more than the request it saves.
             reads += coalesce(read.pack, frames, max_gap=NO_GAP)
         yield from batch_up(reads, gathered=self._gathered)
 
-    def _holds(self, index: int, id: bytes) -> bool:
+    def holds(self, index: int, id: bytes) -> bool:
         """Whether the disk has chunk ``id`` at its place: read from the device itself, compared by its keyed hash."""
         self._stop_if_asked()
         if self._compared is None:
             self._compared = page_buffer(self._map.chunk_size)
         plain = self._compared[: self._map.length(index)]
         self._target.read(index * self._map.chunk_size, plain)
-        if chunk_id(self._keys, plain) != id:
+        if chunk_id(self.keys, plain) != id:
             return False
         self._counters.add(skipped=len(plain))
         return True
 
     def _restore(self, batch: Batch) -> None:
-        with self._pace.reading.passed():
+        with self.pace.reading.passed():
             buffers = self._fetch_all(batch)
-        self._pace.arrived(batch.length)
-        with self._pace.decoding.passed():
+        self.pace.arrived(batch.length)
+        with self.pace.decoding.passed():
             self._write_out(batch, buffers)
 
     def _fetch_all(self, batch: Batch) -> list[memoryview | None]:
         """The bytes of each read; None for one of which no copy has all: each may have some of its frames, and those
         that are lost are named singly."""
-        parts = [Part(pack_name(read.pack.hex()), read.offset, read.length) for read in batch.reads]
+        return self.fetch_parts([Part(pack_name(read.pack.hex()), read.offset, read.length) for read in batch.reads])
+
+    def fetch_parts(self, parts: Sequence[Part]) -> list[memoryview | None]:
+        """The bytes of each part, at most MAX_READ in all, until the next call; None as in ``_fetch_all``."""
         buffers: list[memoryview | None] = []
         start = 0
-        for read in batch.reads:
-            buffers.append(self._read[start : start + read.length])
-            start += read.length
+        for part in parts:
+            buffers.append(self._read[start : start + part.length])
+            start += part.length
         if self._fetch(parts, self._read[:start]):
             return buffers
         if len(parts) == 1:
@@ -164,27 +167,38 @@ class Worker:
         ]
         # In the order of the disk: what lies side by side there is written at once, wherever it lies in the packs.
         fetched.sort(key=lambda item: item[0].indexes[0])
-        out, pieces, filled = self._writes.take(), list[Piece](), 0
+        out, pieces, filled = self.writes.take(), list[Piece](), 0
         for frame, read, buffer in fetched:
             length = self._map.length(frame.indexes[0])
             if filled + length > len(out):
-                self._writes.put(out, pieces)
-                out, pieces, filled = self._writes.take(), [], 0
+                self.writes.put(out, pieces)
+                out, pieces, filled = self.writes.take(), [], 0
             at = frame.offset - read.offset
             data = None if buffer is None else buffer[at : at + frame.length]
-            if self._decode(pack_name(read.pack.hex()), frame, data, out[filled : filled + length]):
+            if self.decode(pack_name(read.pack.hex()), frame, data, out[filled : filled + length]):
                 pieces += [Piece(index * self._map.chunk_size, filled, length) for index in frame.indexes]
                 filled += length
             else:
-                self._lose(frame)
-        self._writes.put(out, pieces)
+                self.lose_chunks(frame.indexes)
+        self.writes.put(out, pieces)
 
-    def _lose(self, frame: Frame) -> None:
-        for index in frame.indexes:
+    def lose_chunks(self, indexes: Sequence[int]) -> None:
+        """These chunks have no content in any copy: they are made zeros, and counted as lost."""
+        for index in indexes:
             self._target.zero(index * self._map.chunk_size, self._map.length(index))
-        self._counters.lose(frame.indexes, sum(map(self._map.length, frame.indexes)))
+        self._counters.lose(indexes, sum(map(self._map.length, indexes)))
 
-    def _decode(self, name: str, frame: Frame, data: memoryview | None, out: memoryview) -> bool:
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range of the disk read as zeros."""
+        self._target.zero(offset, length)
+        self._counters.add(zeroed=length)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the restore is to stop."""
+        return self._stop.is_set()
+
+    def decode(self, name: str, frame: Frame, data: memoryview | None, out: memoryview) -> bool:
         """Bring the frame's chunk into ``out``: from ``data``, if that was read, else from each copy. False when it
         is lost and that was allowed; raises IntegrityError when it was not."""
         if data is not None:

@@ -24,7 +24,7 @@ from recovery.format.pack import PackEntry
 from recovery.format.point import decode_header, verify_point
 from recovery.repository.protocols import ObjectInfo
 from recovery.units import KIB, MIB
-from rekindle_server.checks import CommitChecks, pack_entries, read_map_header
+from rekindle_server.checks import CommitChecks, pack_entries, read_journal_header, read_map_header
 from rekindle_server.codes import Codes
 from rekindle_server.lookup import ChunkLookup
 from rekindle_server.metrics import Metrics
@@ -37,7 +37,14 @@ from rekindle_server.state import State
 from rekindle_server.users import IssuedToken, Tokens, Users
 
 #: The largest bodies, by kind of object. A map of a 20 TiB disk has about 1 GiB.
-MAX_BODY = {"repository": 64 * KIB, "key": 64 * KIB, "pack": 256 * MIB, "map": 2048 * MIB, "point": 64 * MIB}
+MAX_BODY = {
+    "repository": 64 * KIB,
+    "key": 64 * KIB,
+    "pack": 256 * MIB,
+    "map": 2048 * MIB,
+    "journal": 512 * MIB,
+    "point": 64 * MIB,
+}
 LIST_PAGE = 5000
 
 _STATUS: dict[type[RekindleError], int] = {
@@ -224,7 +231,7 @@ class App:
         else:
             outcome = self._receive(name, parsed, body)
         self.metrics.add("rekindle_objects_stored_total", kind=parsed.kind, outcome=outcome)
-        if parsed.kind not in ("pack", "map") or outcome == "repaired":
+        if parsed.kind not in ("pack", "map", "journal") or outcome == "repaired":
             self.state.audit(grant.actor, address, f"{parsed.kind} {outcome}", name)
         return HTTPStatus.OK if outcome == "same" else HTTPStatus.CREATED
 
@@ -236,6 +243,8 @@ class App:
                 entries.extend(pack_entries(path))
             elif parsed.kind == "map":
                 self.checks.check_map(read_map_header(path))
+            elif parsed.kind == "journal":
+                self.checks.check_journal(parsed, read_journal_header(path))
             elif parsed.kind == "point" and self.objects.size(name) is None:
                 # A point that is there already is a repeated request, not a second capture.
                 data = path.read_bytes()

@@ -10,13 +10,28 @@ import mmap
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from recovery.errors import BusyError, IntegrityError, NotFoundError
+from recovery.format.journal import MAX_CHAIN
+from recovery.format.journalhead import journal_header
 from recovery.format.mapcodec import MapHeader, map_header
-from recovery.format.names import ObjectName, map_name, pack_name, parse_name
+from recovery.format.names import ObjectName, journal_name, map_name, pack_name, parse_name
 from recovery.format.pack import TRAILER_SIZE, PackEntry, check_frames, read_footer, read_trailer
-from recovery.format.point import PointHeader, decode_header
+from recovery.format.point import JournalRef, PointHeader, decode_header
 from rekindle_server.objects import Objects
+
+#: The clear part of a journal is shorter than this: a header of 4 KiB at most, and 36 bytes for each of its chain.
+_JOURNAL_CLEAR = 16 + 4096 + MAX_CHAIN * 36
+
+
+class JournalFacts(NamedTuple):
+    """What a journal says in clear: whose it is, its keyframe's map, and the journals before it (digests)."""
+
+    host: str
+    disk: str
+    base: str
+    chain: tuple[str, ...]
 
 
 def pack_entries(path: Path) -> list[PackEntry]:
@@ -45,6 +60,13 @@ def read_map_header(path: Path) -> MapHeader:
             return map_header(view)
         finally:
             view.release()
+
+
+def read_journal_header(path: Path) -> JournalFacts:
+    """The clear part of the journal in this file. Raises IntegrityError."""
+    with open(path, "rb") as file:
+        header, chain = journal_header(file.read(_JOURNAL_CLEAR))
+    return JournalFacts(header.host, header.disk, header.base, tuple(entry.digest.hex() for entry in chain))
 
 
 class CommitChecks:
@@ -86,6 +108,34 @@ class CommitChecks:
             )
         for reference in header.maps:
             self._check_chain(reference.map)
+        for journal in header.journals:
+            self._check_journal_of(header, journal)
+
+    def check_journal(self, name: ObjectName, facts: JournalFacts) -> None:
+        """The journal is of the host in its name, and its keyframe and the journals before it exist.
+
+        Raises IntegrityError, NotFoundError.
+        """
+        if facts.host != name.host:
+            raise IntegrityError(f"The journal is of host '{facts.host}', not of '{name.host}'.")
+        if self._objects.size(map_name(facts.base)) is None:
+            raise _missing("journal", map_name(facts.base))
+        # They were checked when they came; the last of them names all before it.
+        for digest in facts.chain[-1:]:
+            if self._objects.size(journal_name(facts.host, digest)) is None:
+                raise _missing("journal", journal_name(facts.host, digest))
+
+    def _check_journal_of(self, header: PointHeader, reference: JournalRef) -> None:
+        name = journal_name(header.host, reference.journal)
+        if self._objects.size(name) is None:
+            raise _missing("point", name)
+        facts = read_journal_header(self._objects.root / name)
+        base = next((ref.map for ref in header.maps if ref.disk == reference.disk), "")
+        if (facts.host, facts.disk, facts.base) != (header.host, reference.disk, base):
+            raise IntegrityError("A journal of the recovery point belongs to another disk, host or keyframe.")
+        for digest in facts.chain:
+            if self._objects.size(journal_name(header.host, digest)) is None:
+                raise _missing("point", journal_name(header.host, digest))
 
     def newest(self, host: str) -> str:
         """The id of the newest point of the host, or empty."""

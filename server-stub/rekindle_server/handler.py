@@ -223,15 +223,15 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_file(file, start, end - start)
 
     def read_parts(self, name: str, arguments: dict[str, str]) -> None:
-        """Parts of packs, one after another; one Range of that."""
+        """Parts of packs and journals, one after another; one Range of that."""
         self.send_parts(self._grant(), self.body.read(MAX_PARTS_BODY))
 
     def send_parts(self, grant: Grant, body: bytes) -> None:
         """The parts that a body names, or one range of them all."""
         parts = decode_parts(body)
         for name in {part.name for part in parts}:
-            if not name.startswith("packs/"):
-                raise UsageError("Only parts of packs are read here.")
+            if not name.startswith(("packs/", "journals/")):
+                raise UsageError("Only parts of packs and journals are read here.")
             self.app.readable(grant, name, "read")
         size = check_parts(self.app.objects, parts)
         wanted = parse_range(self.headers.get("Range", ""), size)

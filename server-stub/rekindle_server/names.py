@@ -12,7 +12,7 @@ from recovery.format.names import ObjectName
 _PREFIX = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)*(?:[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 #: The folders and the file that hold objects; nothing else in the directory is ever listed or served.
-TOP_LEVEL = ("keys", "maps", "packs", "points", names.REPOSITORY)
+TOP_LEVEL = ("journals", "keys", "maps", "packs", "points", names.REPOSITORY)
 
 
 def parse_name(name: str) -> ObjectName:

@@ -127,7 +127,7 @@ class Objects:
                 check(path)
                 os.fchmod(fd, 0o640)
                 os.fsync(fd)
-            return self._publish(path, name, hashed=parsed.kind in ("pack", "map", "point"))
+            return self._publish(path, name, hashed=parsed.kind in ("pack", "map", "journal", "point"))
         except OSError as error:
             if isinstance(error, ConnectionError | TimeoutError):
                 raise Torn from error

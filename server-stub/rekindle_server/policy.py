@@ -42,18 +42,18 @@ def allows(grant: Grant, action: Action, thing: ObjectName, own_map: Callable[[s
 
     ``own_map(digest)`` says whether a map belongs to a point of the grant's hosts; it is asked only when it matters.
     Packs are shared by all hosts (deduplication) and encrypted, so a restore may read any, but only the maps of its
-    own hosts, which say what lies where; a stolen capture credential can read no pack, and can neither overwrite nor
+    own hosts, which say what lies where; a stolen capture credential can read no pack and no journal, and can neither overwrite nor
     delete anything.
     """
     if grant.role == "admin":
         return True
-    if thing.kind == "point" and not grant.covers(thing.host):
+    if thing.kind in ("point", "journal") and not grant.covers(thing.host):
         return False
     if grant.role == "restore":
         return action in ("read", "stat") and (thing.kind != "map" or own_map(thing.digest))
     if action == "write":
-        return thing.kind in ("pack", "map", "point")
-    if action == "stat" and thing.kind == "pack":
+        return thing.kind in ("pack", "map", "journal", "point")
+    if action == "stat" and thing.kind in ("pack", "journal"):
         return True
     if action in ("read", "stat"):
         return thing.kind in ("repository", "key", "point") or (thing.kind == "map" and own_map(thing.digest))

@@ -17,17 +17,20 @@ NAMES = {
     "pack": f"packs/ab/{HEX}",
     "map": f"maps/{HEX}",
     "mine": f"points/pve1/1700000000000000-{HEX}",
+    "journal": f"journals/pve1/{HEX}",
+    "other journal": f"journals/db9/{HEX}",
     "other": f"points/db9/1700000000000000-{HEX}",
 }
 EVERYTHING = {(action, what) for action in ("read", "stat", "write", "delete") for what in NAMES}
 #: role -> what it may do when limited to pve*, and the map is not one of its hosts'
 ALLOWED: dict[Role, set[tuple[str, str]]] = {
     "admin": EVERYTHING,
-    "restore": {(a, w) for a in ("read", "stat") for w in NAMES if w not in ("other", "map")},
+    "restore": {(a, w) for a in ("read", "stat") for w in NAMES if w not in ("other", "other journal", "map")},
     "capture": {
         *((a, w) for a in ("read", "stat") for w in ("repository", "key", "mine")),
         ("stat", "pack"),
-        *(("write", w) for w in ("pack", "map", "mine")),
+        ("stat", "journal"),
+        *(("write", w) for w in ("pack", "map", "journal", "mine")),
     },
 }
 
