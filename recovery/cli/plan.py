@@ -21,7 +21,9 @@ from recovery.plan.render import render_plan
 @click.command()
 @click.argument("location")
 @click.option("--host", required=True, help="The host to restore.")
-@click.option("--point", "point_id", default="latest", show_default=True, help="Id of the point, or its beginning.")
+@click.option("--point", "point_id", default="latest", show_default=True, metavar="ID|TIME",
+              help="Id of the point, or its beginning; or a time ('14:03', 'yesterday 14:03', '2025-11-20T14:03Z'): "
+                   "the newest point at or before it.")  # fmt: skip
 @click.option("--target", "targets", multiple=True, metavar="DISK=TARGET", help="Where a disk goes; else suggested.")
 @click.option("--machine", "machine_file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="Plan for a recorded machine ('rekindle machine --json') instead of this one.")  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import click
@@ -14,19 +16,29 @@ from rich.table import Column, Table
 from recovery.cli.access import open_repository, repository_options
 from recovery.cli.console import PlainConsole
 from recovery.errors import IntegrityError, UsageError
-from recovery.format.point import LiveFigures, Point, PointDisk
+from recovery.format.point import LiveFigures, Point, PointDisk, PointSummary
 from recovery.layout import Content
 from recovery.repository.repository import Repository
 from recovery.units import format_duration, format_size
+
+#: An hour with more points shows its newest only, and says so.
+_MOST_AN_HOUR = 6
 
 
 @click.command()
 @click.argument("location")
 @click.argument("host", required=False)
-@click.option("--point", "point_id", default="", metavar="ID", help="Show this point (or 'latest') in detail.")
+@click.option(
+    "--point",
+    "point_id",
+    default="",
+    metavar="ID",
+    help="Show this point (or 'latest', or the last one before a time) in detail.",
+)
+@click.option("--every", is_flag=True, help="Every minute; else an hour with more than 6 points shows its newest.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: one for each point.")
 @repository_options
-def points(location: str, host: str | None, point_id: str, as_json: bool, **access: Any) -> None:
+def points(location: str, host: str | None, point_id: str, every: bool, as_json: bool, **access: Any) -> None:
     """List the hosts and recovery points in the repository at LOCATION, or those of HOST."""
     if point_id and not host:
         raise UsageError("Which host's point is it?", hint="Write: rekindle points LOCATION HOST --point ID")
@@ -43,14 +55,24 @@ def points(location: str, host: str | None, point_id: str, as_json: bool, **acce
     if not hosts and not as_json:
         console.print("There is no recovery point yet. Make one with 'rekindle capture'.")
     for name in hosts:
-        _list(console, repository, name, as_json=as_json)
+        _list(console, repository, name, every=every or as_json, as_json=as_json)
 
 
 def _encode(point: Point) -> bytes:
     return msgspec.json.encode({"type": "point", **msgspec.to_builtins(point)})
 
 
-def _list(console: Console, repository: Repository, host: str, *, as_json: bool) -> None:
+def fold_hours(found: Sequence[PointSummary], most: int = _MOST_AN_HOUR) -> list[tuple[PointSummary, int]]:
+    """Newest first, each with how many older ones of its hour it stands for: in an hour (of UTC) with more than
+    ``most`` points the newest stands for all. Pure."""
+    rows: list[tuple[PointSummary, int]] = []
+    for _, group in groupby(sorted(found, key=lambda p: -p.created), key=lambda p: int(p.created // 3600)):
+        hour = list(group)
+        rows += [(hour[0], len(hour) - 1)] if len(hour) > most else [(point, 0) for point in hour]
+    return rows
+
+
+def _list(console: Console, repository: Repository, host: str, *, every: bool, as_json: bool) -> None:
     """A point that cannot be read is a line of its own: the others must be found all the same."""
     # The id is what people copy: it is never cut, however narrow the terminal.
     columns = (
@@ -69,7 +91,9 @@ def _list(console: Console, repository: Repository, host: str, *, as_json: bool)
         pad_edge=False,
         collapse_padding=True,
     )
-    for summary in reversed(repository.points(host)):
+    found = repository.points(host)
+    rows = [(summary, 0) for summary in reversed(found)] if every else fold_hours(found)
+    for summary, folded in rows:
         try:
             point = repository.point(host, summary.id)
         except IntegrityError as error:
@@ -85,6 +109,8 @@ def _list(console: Console, repository: Repository, host: str, *, as_json: bool)
         table.add_row(
             point.id[:12], _times(summary.created), body.consistency, format_size(point.size), vms, body.note
         )  # fmt: skip
+        if folded:
+            table.add_row("", f"+{folded} more in this hour", "", "", "", "--every lists them")
     if not as_json:
         console.print(table)
 
@@ -182,6 +208,8 @@ def _show_disk(console: Console, disk: PointDisk) -> None:
     words = f"{disk.name}: {disk.device}, {format_size(disk.size)}, sectors of {disk.sector_size} bytes"
     words += f" ({identity})" if identity else ""
     figures = f"{format_size(disk.used)} used, {format_size(disk.changed)} changed, {format_size(disk.stored)} stored"
+    if disk.journals:
+        figures += f", keyframe and {disk.journals} journal{'' if disk.journals == 1 else 's'}"
     console.print(f"\n{words}\n{figures}", markup=False)
     if disk.table.kind == "none":
         console.print(f"no partition table; {_describe(disk.content)}", markup=False)

@@ -29,7 +29,9 @@ _LACKS_SECRET = "luks-secret-missing"  # noqa: S105 - a problem's code
 @click.command()
 @click.argument("location")
 @click.option("--host", required=True, help="The host to restore.")
-@click.option("--point", "point_id", default="latest", show_default=True, help="Id of the point, or its beginning.")
+@click.option("--point", "point_id", default="latest", show_default=True, metavar="ID|TIME",
+              help="Id of the point, or its beginning; or a time ('14:03', 'yesterday 14:03', '2025-11-20T14:03Z'): "
+                   "the newest point at or before it.")  # fmt: skip
 @click.option("--target", "targets", multiple=True, required=True, metavar="DISK=TARGET",
               help="Where a disk of the point goes: a disk (id or /dev/...), or a file for a raw image.")  # fmt: skip
 @click.option("--confirm", "confirmed", multiple=True, metavar="DISK=SERIAL",

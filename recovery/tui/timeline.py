@@ -1,21 +1,25 @@
-"""The points of a host as a timeline: days and hours, consistency, and how much changed. Pure."""
+"""The points of a host as a timeline: days, hours, the minutes inside, consistency, how much changed. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 
 from recovery.format.point import Point, PointSummary
 from recovery.tui.describe import age
 from recovery.tui.glyphs import FULL
-from recovery.tui.when import When
 from recovery.tui.widgets.choice import HEADING
 from recovery.units import format_size
+from recovery.when import When
 
 #: Cells of the bar that shows how much changed.
 _BAR = 8
+#: An hour with more points than these shows its newest, and a row that opens the others.
+_FOLDED_FROM = 6
+#: The id of such a row is this, and the id of the hour's newest point.
+FOLD = "hour:"
 
 
 def changed(point: Point) -> int:
@@ -29,6 +33,8 @@ class Timeline:
 
     points: tuple[PointSummary, ...]
     now: float
+    opened: frozenset[str] = frozenset()
+    """The newest points of hours that are shown minute by minute."""
 
     @classmethod
     def of(cls, points: Sequence[PointSummary], now: float, when: When | None = None) -> Timeline:
@@ -45,11 +51,35 @@ class Timeline:
             past = (_here(self.now).date() - day).days
             name = {0: ", today", 1: ", yesterday"}.get(past, f", {past} days ago" if past > 0 else "")
             found.append((HEADING, f"── {day:%a %Y-%m-%d}{name}, {count} ".ljust(width, "─")))
-            found += [(id, "") for id in ids]
+            for hour in self._hours(ids):
+                folded = len(hour) > _FOLDED_FROM and hour[0] not in self.opened
+                found += [(hour[0], ""), (FOLD + hour[0], "")] if folded else [(id, "") for id in hour]
         return found
 
+    def _hours(self, ids: Sequence[str]) -> list[list[str]]:
+        """Ids of one day, newest first, by hour."""
+        by_hour = groupby(ids, key=lambda id: _key(self.points[self._places[id]].created, "hour"))
+        return [list(group) for _, group in by_hour]
+
+    def open(self, fold: str) -> Timeline:
+        """The same with the hour of this row shown minute by minute."""
+        return replace(self, opened=self.opened | {fold.removeprefix(FOLD)})
+
+    def hidden(self, fold: str) -> tuple[PointSummary, ...]:
+        """The points that a row like this stands for, newest first."""
+        first = self._places[fold.removeprefix(FOLD)]
+        hour = _key(self.points[first].created, "hour")
+        end = first + 1
+        while end < len(self.points) and _key(self.points[end].created, "hour") == hour:
+            end += 1
+        return self.points[first + 1 : end]
+
     def row(self, id: str, details: Mapping[str, Point]) -> str:
-        """Hour (on its newest point), time here and in UTC, age, consistency, change and note."""
+        """Hour (on its newest point), time here and in UTC, age, consistency, change and note; or what Enter opens."""
+        if id.startswith(FOLD):
+            hidden = self.hidden(id)
+            first, last = _here(hidden[-1].created), _here(hidden[0].created)
+            return f"    {len(hidden)} more from {first:%H:%M} to {last:%H:%M}: Enter shows every minute"
         index = self._places[id]
         summary = self.points[index]
         here, there = _here(summary.created), datetime.fromtimestamp(summary.created, UTC)
@@ -86,7 +116,7 @@ class Timeline:
 
     def jump(self, id: str, unit: str, direction: int) -> str:
         """The newest point of the next ``day`` or ``hour`` that has one: ``direction`` -1 back in time, 1 forth."""
-        index = self._places.get(id)
+        index = self._places.get(id.removeprefix(FOLD))
         if index is None:
             return id
         keys = [_key(point.created, unit) for point in self.points]

@@ -42,8 +42,8 @@ def allows(grant: Grant, action: Action, thing: ObjectName, own_map: Callable[[s
 
     ``own_map(digest)`` says whether a map belongs to a point of the grant's hosts; it is asked only when it matters.
     Packs are shared by all hosts (deduplication) and encrypted, so a restore may read any, but only the maps of its
-    own hosts, which say what lies where; a stolen capture credential can read no pack and no journal, and can neither overwrite nor
-    delete anything.
+    own hosts, which say what lies where; a stolen capture credential can read no pack and no journal, and can neither
+    overwrite nor delete anything.
     """
     if grant.role == "admin":
         return True

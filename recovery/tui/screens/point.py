@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from time import time as now
 
@@ -15,13 +16,13 @@ from recovery.errors import ErrorReport, RekindleError, UsageError
 from recovery.tui.describe import hang, moment, point_lines
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.target import TargetScreen
-from recovery.tui.timeline import Timeline
-from recovery.tui.when import EXAMPLES, When, parse_when
+from recovery.tui.timeline import FOLD, Timeline
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Field, Row
 from recovery.tui.widgets.dialogs import Dialog
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.tui.work import in_thread
+from recovery.when import EXAMPLES, When, parse_when
 
 #: Seconds between two looks for points that came into sight.
 READ_SECONDS = 0.5
@@ -34,6 +35,7 @@ class PointScreen(ConsoleScreen):
     HELP = (
         "Choose the moment the host shall go back to; the newest is on top.\n\n"
         "← →    a day back, a day forth          - +   an hour back, an hour forth\n"
+        "An hour with many points shows the newest; Enter on the row below opens it.\n"
         "Type a time to see the points up to it (14:00, yesterday 14:00,\n"
         "2025-11-20T14:00Z), or a day to see that day's; nothing shows all again.\n\n"
         "Consistency  application: databases were told before the snapshot\n"
@@ -80,15 +82,22 @@ class PointScreen(ConsoleScreen):
 
     def _show(self, when: When | None, highlight: str = "") -> None:
         """The points that ``when`` means."""
-        self._timeline = Timeline.of(self.session.points, now(), when)
+        opened = self._timeline.opened
+        self._timeline = replace(Timeline.of(self.session.points, now(), when), opened=opened)
+        for row in [id for id, _ in self._timeline.rows(1) if id.startswith(FOLD)] if highlight else ():
+            if any(point.id == highlight for point in self._timeline.hidden(row)):
+                self._timeline = self._timeline.open(row)
         self.query_one("#points", ChoiceList).set_rows(self._timeline.rows(self.size.width - 2), highlight)
         self._show_details()
 
     def _show_details(self) -> None:
-        point = self.session.details.get(self.query_one("#points", ChoiceList).selected)
-        text = (
-            hang("\n".join(point_lines(point, now())), self.size.width - 3, 15) if point else "Reading the details ..."
-        )
+        selected = self.query_one("#points", ChoiceList).selected
+        point = self.session.details.get(selected)
+        text = "Reading the details ..."
+        if selected.startswith(FOLD):
+            text = "Enter shows the points of this hour minute by minute."
+        elif point is not None:
+            text = hang("\n".join(point_lines(point, now())), self.size.width - 3, 15)
         self.query_one("#detail-text", Lines).update(text)
 
     def on_choice_list_highlighted(self, event: ChoiceList.Highlighted) -> None:
@@ -119,7 +128,12 @@ class PointScreen(ConsoleScreen):
             self._reading = False
 
     def _unread(self, id: str) -> bool:
-        return bool(id) and id not in self.session.details and id not in self.session.unreadable
+        return (
+            bool(id)
+            and not id.startswith(FOLD)
+            and id not in self.session.details
+            and id not in self.session.unreadable
+        )
 
     # --- the way to a time ------------------------------------------------------------------------------------
 
@@ -181,8 +195,22 @@ class PointScreen(ConsoleScreen):
 
     def on_choice_list_chosen(self, event: ChoiceList.Chosen) -> None:
         """Enter."""
+        if self._opened_hour():
+            return
         if not self.busy:
             self.press_continue()
+
+    def _opened_hour(self) -> bool:
+        """Whether the highlighted row stood for an hour's minutes, which are shown now."""
+        choice = self.query_one("#points", ChoiceList)
+        fold = choice.selected
+        if not fold.startswith(FOLD):
+            return False
+        first = self._timeline.hidden(fold)[0].id
+        self._timeline = self._timeline.open(fold)
+        choice.set_rows(self._timeline.rows(self.size.width - 2), first)
+        self._show_details()
+        return True
 
     def press_details_button(self) -> None:
         """All of what the point holds, on the whole screen."""
@@ -194,6 +222,8 @@ class PointScreen(ConsoleScreen):
     @work(exclusive=True, group="ask")
     async def press_continue(self) -> None:
         """Make sure the point can be read; look at this machine's disks; on."""
+        if self._opened_hour():
+            return
         id = self.query_one("#points", ChoiceList).selected
         summary = next((point for point in self.session.points if point.id == id), None)
         if summary is None:

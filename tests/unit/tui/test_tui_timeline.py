@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from recovery.errors import UsageError
 from recovery.format.point import PointSummary
-from recovery.tui.timeline import Timeline
-from recovery.tui.when import parse_when
+from recovery.tui.timeline import FOLD, Timeline
 from recovery.tui.widgets.choice import HEADING
+from recovery.when import parse_when
 from tests.unit.tui.fake_engine import make_point
 
 
@@ -170,6 +170,27 @@ def test_the_size_of_change_is_a_figure_and_a_bar() -> None:
     assert max(map(len, rows)) <= 76
 
 
+def test_an_hour_full_of_minutes_is_two_rows_until_it_is_opened() -> None:
+    minutes = [f"2025-11-22 14:{minute:02}" for minute in range(60)]
+    shown = timeline(*minutes, "2025-11-22 13:00", "2025-11-22 13:30")
+    rows = [id for id, _ in shown.rows(60) if id]
+    assert rows == ["2025-11-22 14:59", FOLD + "2025-11-22 14:59", "2025-11-22 13:30", "2025-11-22 13:00"]
+    assert shown.row(rows[1], {}).strip() == "59 more from 14:00 to 14:58: Enter shows every minute"
+    opened = shown.open(rows[1])
+    assert [id for id, _ in opened.rows(60) if id][:60] == minutes[::-1]
+    assert shown.jump(rows[1], "hour", -1) == "2025-11-22 13:30"
+    # A time that was typed: its minute is on top, and nothing after it is shown.
+    until = Timeline.of(shown.points, at(NOW), parse_when("14:23", datetime.fromtimestamp(at(NOW)).astimezone()))
+    assert [id for id, _ in until.rows(60) if id][:2] == ["2025-11-22 14:23", FOLD + "2025-11-22 14:23"]
+
+
+def test_the_last_minutes_before_the_clock_goes_back_are_an_hour_of_their_own() -> None:
+    begin = datetime(2025, 10, 26, 0, 0, tzinfo=UTC).timestamp()  # 2:00 in Berlin, twice
+    points = [PointSummary(id=str(n), host="h", created=begin + 60 * n) for n in range(120)]
+    rows = [id for id, _ in Timeline.of(points, begin + 9000).rows(60) if id]
+    assert rows == ["119", FOLD + "119", "59", FOLD + "59"]
+
+
 def test_ten_thousand_points_are_ready_at_once() -> None:
     begin = at(NOW)
     points = [PointSummary(id=str(n), host="h", created=begin - n * 60) for n in range(10_000)]
@@ -177,7 +198,8 @@ def test_ten_thousand_points_are_ready_at_once() -> None:
     shown = Timeline.of(points, begin)
     rows = shown.rows(76)
     assert time.process_time() - start < 0.5  # about 0.03 s; the machine may be busy
-    assert len(rows) == 10_000 + len({(datetime.fromtimestamp(p.created)).date() for p in points})
+    hours = {datetime.fromtimestamp(p.created, UTC).strftime("%Y%m%d%H") for p in points}  # of a zone of whole hours
+    assert len(rows) == 2 * len(hours) + len({(datetime.fromtimestamp(p.created)).date() for p in points})
     assert shown.jump("0", "day", -1) == next(
         p.id
         for p in points
