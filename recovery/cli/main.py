@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "code": ("recovery.cli.code", "code", "Issue one-time recovery codes of a server."),
     "reports": ("recovery.cli.reports", "reports", "Show how runs ended, as recovery media reported it."),
     "capture": ("recovery.cli.capture", "capture", "Capture disks of a host as a recovery point."),
+    "agent": ("recovery.cli.agent", "agent", "Capture this running host continuously."),
     "points": ("recovery.cli.points", "points", "List hosts and recovery points."),
     "machine": ("recovery.cli.machine", "machine", "Describe this machine: disks, firmware, network."),
     "plan": ("recovery.cli.plan", "plan", "Plan a restore and check it, without writing."),

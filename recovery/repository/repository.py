@@ -40,7 +40,16 @@ from recovery.format.names import (
     point_name,
 )
 from recovery.format.pack import Pack
-from recovery.format.point import Point, PointBody, PointHeader, PointSummary, decode_point, encode_point
+from recovery.format.point import (
+    Point,
+    PointBody,
+    PointHeader,
+    PointSummary,
+    decode_header,
+    decode_point,
+    encode_point,
+    verify_point,
+)
 from recovery.repository.protocols import ObjectReader, ObjectStore
 from recovery.when import EXAMPLES, parse_when
 
@@ -245,6 +254,23 @@ class Repository:
             id, data = encode_point(self.keys, header, body)
             self.store.put_if_absent(point_name(header.host, header.created, id), data)
         return Point(id=id, header=header, body=body)
+
+    def commit_made(self, name: str, data: bytes) -> None:
+        """Store a point that was encoded before, under ``name``, if it continues the newest one. Twice is harmless.
+
+        Raises BusyError when another capture of this host came between, IntegrityError when it is no such point.
+        """
+        header = decode_header(data)
+        verify_point(data, self.keys.public_key)
+        if name != point_name(header.host, header.created, digest(data)):
+            raise IntegrityError(f"'{name}' is not the name of that point.")
+        with self._exclusive(header.host):
+            newest = self.latest(header.host)
+            if newest is not None and newest.id == digest(data):
+                return
+            if (newest.id if newest else "") != header.parent:
+                raise BusyError(f"Another capture of '{header.host}' came between; this point does not continue it.")
+            self.store.put_if_absent(name, data)
 
     @contextlib.contextmanager
     def _exclusive(self, host: str) -> Iterator[None]:
