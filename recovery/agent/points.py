@@ -104,6 +104,8 @@ class Maker:
         """The newest point will never be in the repository, or not as we made it: begin anew by a full compare."""
         self._newest = None
         self._chains = {}
+        # The session may have closed its tracker, and opened another one.
+        self._since = None
         self._session.forget()
 
     def keyframe(self, cancel: threading.Event) -> Made:

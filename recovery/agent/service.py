@@ -87,7 +87,7 @@ class Agent:
         now, ready = time.monotonic(), self._maker.ready
         standing = Standing(
             keyframe=None if self._too_much else self._keyframe_at, attempted=self._attempted, failed=self._failed,
-            ready=ready and not self._too_much, online=self._sender.online and self._spool.count == 0,
+            ready=ready and not self._too_much, online=self._sender.online, waiting=self._spool.used,
             room=self._spool.has_room(1),
         )  # fmt: skip
         due, wait = what_is_due(self._settings, standing, now, datetime.datetime.now())

@@ -164,7 +164,7 @@ def _lines(values: Sequence[tuple[str, str, float | None]], kind: str, label: st
     for name, help, value in values:
         if value is not None:
             full = f"rekindle_agent_{name}"
-            yield f"# HELP {full} {help}\n# TYPE {full} {kind}\n{full}{label} {value:.10g}\n"
+            yield f"# HELP {full} {help}\n# TYPE {full} {kind}\n{full}{label} {value:.15g}\n"
 
 
 class StatusKeeper:

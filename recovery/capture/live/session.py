@@ -88,6 +88,12 @@ class LiveSession:
         self._point, self._bases = point, bases
         self.tracker.mark()
 
+    def continued(self, point: str) -> None:
+        """``point`` is the host's newest now: journals over what we committed last, whose maps stay the bases, and
+        changes go on being counted since then."""
+        if self._point:
+            self._point = point
+
     def forget(self) -> None:
         """What changed since the last point is not known any more."""
         self._point, self._bases = "", {}

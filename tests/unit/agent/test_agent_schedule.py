@@ -19,7 +19,8 @@ NOON, NIGHT = datetime.datetime(2026, 11, 26, 12), datetime.datetime(2026, 11, 2
 
 def due(now: float, local: datetime.datetime = NOON, **other: Any) -> str:
     fields: dict[str, Any] = {
-        "keyframe": 1000.0, "attempted": 1000.0, "failed": 0, "ready": True, "online": True, "room": True,
+        "keyframe": 1000.0, "attempted": 1000.0, "failed": 0, "ready": True, "online": True, "waiting": 0,
+        "room": True,
     }  # fmt: skip
     return what_is_due(SETTINGS, Standing(**(fields | other)), now, local)[0]
 
@@ -37,6 +38,9 @@ def due(now: float, local: datetime.datetime = NOON, **other: Any) -> str:
         ("nothing", 9000.0, {"online": False, "room": False}),
         ("nothing", 9000.0, {"online": False, "ready": False}),
         ("keyframe", 9000.0, {"room": False}),
+        ("nothing", 9000.0, {"waiting": 1000}),  # it is sent in a moment, then the keyframe
+        ("journal", 9000.0, {"waiting": 2**28}),  # that takes a while: minutes go on
+        ("nothing", 9000.0, {"waiting": 2**28, "ready": False}),
         ("nothing", 9000.0, {"local": NIGHT}),
         ("nothing", 1119.0, {"failed": 2}),  # after failures: more rarely
         ("journal", 1120.0, {"failed": 2}),
@@ -50,6 +54,8 @@ def test_what_is_due(wanted: str, now: float, other: dict[str, Any]) -> None:
 def test_it_never_waits_for_nothing_and_never_spins() -> None:
     for attempted in (None, 1000.0):
         for now in (1000.0, 1030.0, 1059.9):
-            standing = Standing(keyframe=1000.0, attempted=attempted, failed=0, ready=True, online=True, room=False)
+            standing = Standing(
+                keyframe=1000.0, attempted=attempted, failed=0, ready=True, online=True, waiting=0, room=False
+            )
             what, wait = what_is_due(SETTINGS, standing, now, NOON)
             assert (what == "nothing") == (0 < wait <= 5.0)

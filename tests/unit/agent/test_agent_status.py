@@ -100,7 +100,7 @@ def test_the_alert_calls_once_each_way(tmp_path: Path) -> None:
 def test_pacing_keeps_to_the_rate_and_lets_go_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     stop = threading.Event()
-    monkeypatch.setattr(stop, "wait", lambda seconds: waits.append(seconds) or False)
+    monkeypatch.setattr(stop, "wait", waits.append)
     store = PacedStore(open_local(tmp_path / "r", create=True), Pacer(1000, stop, lambda: 7.0))
     for number in range(3):
         store.put_if_absent(f"packs/aa/aa{number:062x}", bytes(500))
