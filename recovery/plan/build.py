@@ -14,7 +14,7 @@ from recovery.plan.check_stack import check_arrays, check_encryption, check_key_
 from recovery.plan.losses import losses
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 from recovery.plan.names import BOOT_TYPES
-from recovery.plan.place_checks import check_growth, landing_of
+from recovery.plan.place_checks import check_growth, check_journals, landing_of
 from recovery.units import format_size
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
@@ -49,6 +49,7 @@ def build_plan(
         *check_key_memory(point, machine, choices),
         *checks.check_adaptation(pairs, choices),
         *check_growth(pairs, choices),
+        *check_journals(point, pairs),
         *checks.check_memory_for_speed(machine),
     ]
     assignments = tuple(

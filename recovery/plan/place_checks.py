@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from recovery.format.point import PointDisk
+from recovery.format.point import Point, PointDisk
 from recovery.layout import Landing, VolumeGroup
 from recovery.machine.model import Disk, Machine
 from recovery.plan.landing import NoRoom, land, needs_landing, real_partitions
@@ -38,6 +38,19 @@ def check_place(
         yield _too_small(source, target, found)
     if isinstance(found, Landing):
         yield from _what_changes(source, target, found, groups)
+
+
+def check_journals(point: Point, pairs: Iterable[tuple[PointDisk, Disk]]) -> Iterator[Problem]:
+    """A disk that is laid out anew is read by the filesystems' own tools, which can't see what journals changed."""
+    for source, target in pairs:
+        if point.header.journal(source.name) is not None and landing_of(source, target) is not None:
+            yield Problem(
+                severity="error",
+                code="journal-laid-out-anew",
+                what=f"{source.name} has to be laid out anew on {short_name(target)}, and this point has journals.",
+                why="Partitions are shrunk and moved from points of chunks only, not from those a minute apart.",
+                todo="Choose the point of chunks at the beginning of the hour, or a disk of at least the same size.",
+            )
 
 
 def _check_sectors(

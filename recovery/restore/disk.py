@@ -135,8 +135,9 @@ def restore_disk(
             retries.over()
             with _open_target(target_path, content.map.size, extents) as target:
                 return _Restore(
-                    repository, point, disk_name, content, target, listener, cancel, options, counters, retries, extents
-                ).run()
+                    repository, point, disk_name, content, target, listener, cancel, options, counters, retries,
+                    extents,
+                ).run()  # fmt: skip
     finally:
         ended.set()  # whoever was left waiting for the server gives up
 

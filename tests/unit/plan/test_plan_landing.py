@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recovery.format.point import PointDisk
+from recovery.format.point import JournalRef, PointDisk
 from recovery.layout import Content, Landing, Partition, PartitionTable, TableKind
+from recovery.plan.build import build_plan
 from recovery.plan.landing import NoRoom, land, needs_landing, real_partitions
 from recovery.plan.minimum import minimum, why_not
 from recovery.plan.names import BIOS_BOOT
 from recovery.units import GIB, MIB
+from tests.unit.plan.hosts import choices, codes, disk, point, recorded, shrinkable
 
 CONTENTS = [
     Content(),
@@ -156,3 +159,18 @@ def test_a_filesystem_on_the_whole_disk(sector: int) -> None:
     assert land(disk.__class__(name="d", size=GIB, sector_size=512, chunk_size=MIB, root=""), MIB, 512) == (
         "it has neither a partition table nor a filesystem that is known, so nothing on it can be moved"
     )
+
+
+def test_a_point_with_journals_is_not_laid_out_anew() -> None:
+    machine = recorded("small_server")
+    target = machine.disks[0]
+    source = disk(size=target.size * 2, table=shrinkable(target.size * 2))
+    host = point(source)
+    made = build_plan(host, machine, choices(disk1=target.id))
+    assert "target-smaller" in codes(made)
+    assert "journal-laid-out-anew" not in codes(made)
+    header = msgspec.structs.replace(
+        host.header, journals=(JournalRef(disk=source.name, journal="ab" * 32, head=1000),)
+    )
+    made = build_plan(msgspec.structs.replace(host, header=header), machine, choices(disk1=target.id))
+    assert "journal-laid-out-anew" in codes(made, "error")
