@@ -79,9 +79,10 @@ _RUNS = tuple(_runs_in_byte(value) for value in range(256))
 def dirty_pieces(memory: memoryview, start: int, end: int) -> Iterator[tuple[int, bytes]]:
     """``(place, bytes)`` of the pieces of ``[start, end)`` that are not all zero."""
     for place in range(start, end, _PIECE):
-        piece = memory[place : min(end, place + _PIECE)]
-        if piece != _ZEROS[: len(piece)]:
-            yield place, bytes(piece)
+        # Copied first: bytes are compared by memcmp, views one item after another (30 times slower).
+        piece = memory[place : min(end, place + _PIECE)].tobytes()
+        if piece != _ZEROS and piece.count(0) != len(piece):
+            yield place, piece
 
 
 def read_bits(memory: memoryview, layout: Layout, half: int, disk: int) -> Extents:
