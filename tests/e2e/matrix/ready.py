@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,64 +53,89 @@ class Ready:
         return repository, repository.point(self.source.name, "latest")
 
 
-class _Story(msgspec.Struct):
-    before: Seen
-    built: float
-    booted: float
-    captured: float
-    used: int
+def system_key(source: Source) -> str:
+    """What decides what a source's disk holds, but for the versions of its packages."""
+    here = Path(__file__).parent
+    files = [here / f"{name}.py" for name in ("image", "layout", "network", "rootfs", "observe")]
+    facts = dataclasses.asdict(source)
+    facts.pop("title")
+    return content_hash(repr(facts), *files, here.parent / "lab/host_image/grub.py")
 
 
 def source_key(source: Source) -> str:
-    """What decides what a source holds, but for the versions of its packages, and how it is captured."""
-    here = Path(__file__).parent
-    room = here.parents[2] / "recovery"
-    files = [here / f"{name}.py" for name in ("image", "layout", "network", "rootfs", "ready", "observe")]
-    code = [room / "capture", room / "format", room / "repository", here.parent / "lab/host_image/grub.py"]
-    facts = dataclasses.asdict(source)
-    facts.pop("title")
-    return content_hash(repr(facts), *files, *code)
+    """What decides what its repository holds: its disk, and the code that captures."""
+    room = Path(__file__).parents[3] / "recovery"
+    return content_hash(system_key(source), room / "capture", room / "format", room / "repository")
 
 
 def ready(source: Source, cache: Path, accel: Acceleration, say: Say) -> Ready:
     """The source from the cache, or made now (minutes). Raises CommandError, LabError."""
-    folder = cache_folder(cache) / f"source-{source.name}-{source_key(source)}"
-    system = base(source.suite, source.packages, cache, say)
-    with locked(cache_folder(cache) / f"source-{source.name}.lock"):
+    place = cache_folder(cache)
+    system, folder = (
+        place / f"system-{source.name}-{system_key(source)}",
+        place / f"source-{source.name}-{source_key(source)}",
+    )
+    with locked(place / f"source-{source.name}.lock"):
+        if not system.is_dir():
+            disk = _built(source, cache, say)
+            with _fresh(system, source) as made:
+                run(["cp", "--sparse=always", disk, made / "disk.img"])
+                _start(source, made, accel, say)
+            disk.unlink()
         if not folder.is_dir():
-            for old in folder.parent.glob(f"source-{source.name}-*/"):
-                run(["rm", "-rf", old])
-            with scratch_folder(folder.parent) as work:
-                made = work / "source"
-                made.mkdir()
-                _make(source, system, made, work, accel, say)
-                made.rename(folder)
-    story = msgspec.json.decode((folder / "story.json").read_bytes(), type=_Story)
-    return Ready(source, folder, story.before)
+            with _fresh(folder, source) as made:
+                _capture(source, system / "disk.img", made, say)
+    return Ready(source, folder, msgspec.json.decode((system / "seen.json").read_bytes(), type=Seen))
 
 
-def _make(source: Source, system: Path, made: Path, work: Path, accel: Acceleration, say: Say) -> None:
-    times = [time.monotonic()]
-    disk = work / "disk.img"
-    image.build(source, system, disk, say)
-    times.append(time.monotonic())
+def build_only(source: Source, cache: Path, say: Say) -> Path:
+    """The disk of a source that was never started, for ``ready`` to go on with. Raises CommandError."""
+    with locked(cache_folder(cache) / f"source-{source.name}.lock"):
+        return _built(source, cache, say)
+
+
+def _built(source: Source, cache: Path, say: Say) -> Path:
+    disk = cache_folder(cache) / f"image-{source.name}-{system_key(source)}.img"
+    if not disk.exists():
+        system = base(source.suite, source.packages, cache, say)
+        for old in disk.parent.glob(f"image-{source.name}-*.img"):
+            old.unlink()
+        with scratch_folder(disk.parent) as work:
+            image.build(source, system, work / "disk.img", say)
+            (work / "disk.img").rename(disk)
+    return disk
+
+
+@contextlib.contextmanager
+def _fresh(folder: Path, source: Source) -> Iterator[Path]:
+    """A folder that appears under its name when the block is done; others of its kind go before."""
+    kind = folder.name.partition("-")[0]
+    for old in folder.parent.glob(f"{kind}-{source.name}-*/"):
+        run(["rm", "-rf", old])
+    with scratch_folder(folder.parent) as work:
+        made = work / "made"
+        made.mkdir()
+        yield made
+        made.rename(folder)
+
+
+def _start(source: Source, made: Path, accel: Acceleration, say: Say) -> None:
+    """Boot the disk on the source's own machine, look, and switch it off. Raises LabError when it is not good."""
     say(f"{source.name}: starting it on its own machine")
-    before = _boot(source, disk, work, accel)
+    before = _boot(source, made / "disk.img", made, accel)
     if wrong := observe.broken(observe.judge(source, before, before)):
         raise observe.LabError(
             f"The source {source.name} is not good on its own machine: {'; '.join(wrong)}. {before}"
         )
-    times.append(time.monotonic())
+    (made / "seen.json").write_bytes(msgspec.json.encode(before))
+
+
+def _capture(source: Source, disk: Path, made: Path, say: Say) -> None:
+    """The disk as it was left: a host has its journal, and a swap area that was used."""
     say(f"{source.name}: capturing")
-    # The image that was booted: a host has a machine-id, its journal, a swap area that was used.
     repository, _ = Repository.create(open_local(made / "repository", create=True), PASSPHRASE)
     request = CaptureRequest(host=source.name, disks=(disk,), firmware=source.boots[0])
-    index = SqliteIndex(":memory:")
-    point = capture(repository, index, request, lambda _: None, threading.Event())
-    times.append(time.monotonic())
-    built, booted, captured = (round(b - a, 1) for a, b in zip(times, times[1:], strict=False))
-    story = _Story(before, built, booted, captured, sum(d.used for d in point.body.disks))
-    (made / "story.json").write_bytes(msgspec.json.encode(story))
+    capture(repository, SqliteIndex(":memory:"), request, lambda _: None, threading.Event())
 
 
 def own_machine(source: Source, disk: Path) -> Hardware:

@@ -40,7 +40,9 @@ def markdown(results: Mapping[str, Result], cells: Mapping[str, Cell], code: str
     listed = sorted(results.values(), key=lambda result: (result.source, result.cell))
     known = [result for result in listed if result.cell in cells]
     more = [result for result in listed if result.cell not in cells and result.source in SOURCES]
-    parts = [_HEAD, _summary(known, more, cells, code), _sources(), _table("Cells", known, code)]
+    parts = [_HEAD, _summary(known, more, cells, code), _sources()]
+    if known:
+        parts.append(_table("Cells", known, code))
     if more:
         parts.append(_table("Cells beside the selected ones", more, code))
     parts += [_reasons(known + more), _times(known + more), _missing(results, cells)]
@@ -53,6 +55,8 @@ def counts(results: Iterable[Result]) -> Counter[Status]:
 
 
 def _summary(known: list[Result], more: list[Result], cells: Mapping[str, Cell], code: str) -> str:
+    if not known and not more:
+        return f"## Where it stands\n\n{len(cells)} cells are selected. None of them has been run to its end yet.\n"
     count = counts([*known, *more])
     broken = sum(count[status] for status in PROMISES_BROKEN)
     now = sum(result.code == code for result in (*known, *more))

@@ -131,6 +131,12 @@ def test_the_page_counts_what_was_promised_and_did_not_boot() -> None:
     assert "4 of the 5 results" in page
 
 
+def test_a_page_without_results_claims_none() -> None:
+    page = report.markdown({}, catalogue.cells(), "now")
+    assert "None of them has been run" in page
+    assert "| booted twice |" not in page
+
+
 def test_the_key_is_the_content_of_the_code() -> None:
     assert results.code_key() == results.code_key()
     assert results.code_key() != results.code_key([Path(__file__)])
