@@ -30,8 +30,9 @@ from tests.e2e.matrix.observe import Seen
 from tests.e2e.matrix.rootfs import base, cache_folder, locked
 
 PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of repositories that hold test systems only
-#: Seconds with KVM until a source has booted; the lab's slowness multiplies them.
-BOOT = 60
+#: Seconds with KVM until a system has booted; the lab's slowness multiplies them. Most of it is for a loaded machine:
+#: a BIOS that is emulated beside other work reads an initramfs for minutes.
+BOOT = 240
 
 
 @dataclass(frozen=True)
