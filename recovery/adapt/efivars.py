@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BootEntry:
-    """A boot entry. ``partition`` is the GPT partition's GUID (lower case), ``loader`` its path with backslashes;
-    both empty for entries that are no file on a disk (network, firmware's own)."""
+    """A boot entry. ``partition`` is the PARTUUID (a GPT partition's GUID in lower case, an MBR's ``SIGNATURE-NN``),
+    ``loader`` its path with backslashes; both empty for entries that are no file on a disk (network, firmware's
+    own)."""
 
     number: str
     label: str
@@ -49,6 +50,7 @@ def parse(text: str) -> BootEntries:
         elif match := re.match(r"Boot([0-9A-Fa-f]{4})(\*?) +(.*)", line):
             label, _, device = match[3].partition("\t")
             disk = re.search(r"HD\(\d+,GPT,([0-9A-Fa-f-]{36})", device)
+            old = re.search(r"HD\((\d+),MBR,0x([0-9A-Fa-f]+)", device)
             file = re.search(r"File\(([^)]*)\)|/(\\[^\t]*?)(?:\.\.|$)", device)
             loader = (file[1] or file[2] or "").strip() if file else ""
             entries.append(
@@ -56,7 +58,7 @@ def parse(text: str) -> BootEntries:
                     number=match[1].upper(),
                     label=label.strip(),
                     active=bool(match[2]),
-                    partition=disk[1].lower() if disk else "",
+                    partition=disk[1].lower() if disk else f"{int(old[2], 16):08x}-{int(old[1]):02x}" if old else "",
                     loader=_clean(loader),
                 )
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from recovery.adapt.efivars import choose_loader
@@ -43,7 +42,7 @@ def ensure_fallback(esp: Path, loader: str) -> list[str]:
     try:
         boot.mkdir(parents=True, exist_ok=True)
         for source, name in pairs:
-            if source.is_file() and _copy(source, _find(boot, name)):
+            if source.is_file() and copy_file(source, _find(boot, name)):
                 changes.append(f"The fallback path has {source.relative_to(esp)} as \\EFI\\BOOT\\{name}.")
         fallback = _find(boot, "fbx64.efi")
         if fallback.exists():
@@ -73,8 +72,13 @@ def _find(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _copy(source: Path, target: Path) -> bool:
-    data = source.read_bytes()
+def copy_file(source: Path, target: Path) -> bool:
+    """Put a copy of ``source`` at ``target``, whole or not at all; False when it was there. Raises OSError."""
+    return write_file(target, source.read_bytes())
+
+
+def write_file(target: Path, data: bytes) -> bool:
+    """The same for ``data``; what was there is kept beside."""
     if target.is_file():
         if target.read_bytes() == data:
             return False
@@ -82,6 +86,5 @@ def _copy(source: Path, target: Path) -> bool:
     # FAT has no journal: write beside and rename, so that a power cut leaves a whole loader.
     new = target.with_name(target.name + ".new")
     new.write_bytes(data)
-    shutil.copystat(source, new)
     new.replace(target)
     return True

@@ -21,13 +21,17 @@ TARGET = Path("/run/rekindle/target")
 class AdaptRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Make the system of ``point`` boot on ``machine``, where ``targets`` (point's disk name -> disk) hold it.
 
-    With ``grow`` the last partition of a disk, and what lies on it, is grown onto a larger target.
+    With ``grow`` the last partition of a disk, and what lies on it, is grown onto a larger target. ``use_swap`` allows
+    to shorten a swap partition where a boot partition has no other room; ``forget_entries`` to delete the firmware's
+    boot entries of the host's kind whose partition does not exist any more.
     """
 
     point: Point
     targets: dict[str, Disk]
     machine: Machine
     grow: bool = True
+    use_swap: bool = False
+    forget_entries: bool = False
 
 
 class AdaptReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +62,8 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     passphrases: Passphrases = Passphrases()
     """What opens the host's encrypted volumes."""
+    undo: dict[str, bytes] = field(default_factory=dict)
+    """What undoes changes that are no files, until it can be written to the host (``recovery.adapt.undo``)."""
 
     def changed(self, text: str) -> None:
         """Something was changed or proven: for the report, and told at once."""

@@ -14,6 +14,8 @@ from recovery.adapt.devices import is_unstable
 
 #: (device name of the host, filesystem type it expects or "") -> a name that survives (``UUID=...``), or None.
 Lookup = Callable[[str, str], str | None]
+#: Whether a name means a device that was restored.
+Exists = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -79,24 +81,38 @@ def _replace_word(line: str, column: int, new: str) -> str:
     return line if match is None else line[: match.start(1)] + new + line[match.end(1) :]
 
 
-_PARAMETER = re.compile(r"(?<![\w.-])(root|resume|real_root|rd\.luks\.\w+|cryptdevice)=(/dev/[^\s\"':,]+)")
+_PARAMETER = re.compile(
+    r"([ \t]*)(?<![\w.-])(root|resume|real_root|rd\.luks\.\w+|cryptdevice)="
+    r"((?:/dev/|(?:PART)?(?:UUID|LABEL)=)[^\s\"':,]+)"
+)
 
 
-def rewrite_parameters(text: str, lookup: Lookup, file: str) -> Rewrite:
-    """``root=`` and ``resume=`` of kernel command lines, wherever they stand in a file; comments stay."""
+def rewrite_parameters(
+    text: str, lookup: Lookup, file: str, exists: Exists | None = None, root: str | None = None
+) -> Rewrite:
+    """``root=`` and ``resume=`` of kernel command lines, wherever they stand in a file; comments stay.
+
+    ``root`` is the name of the root that was found and mounted: no guess, whatever the command line calls it.
+
+    A ``resume=`` that names nothing here (a swap on a disk that is gone) is taken out: the boot would wait for it.
+    """
     changes: list[str] = []
     unresolved: list[str] = []
 
     def replace(match: re.Match[str]) -> str:
-        old = match[2]
-        if not is_unstable(old):
+        blank, key, old = match[1], match[2], match[3]
+        unstable = is_unstable(old)
+        if key == "resume" and (_gone(old, exists) or (unstable and lookup(old, "") is None)):
+            changes.append(f"{file}: resume={old} was taken out, because it names nothing here.")
+            return blank if match.end() < len(match.string) and not match.string[match.end()].isspace() else ""
+        if not unstable:
             return match[0]
-        new = lookup(old, "")
+        new = root if root and key in ("root", "real_root") else lookup(old, "")
         if new is None:
-            unresolved.append(f"{file}: {match[0]} names no device of this machine and could not be replaced.")
+            unresolved.append(f"{file}: {key}={old} names no device of this machine and could not be replaced.")
             return match[0]
-        changes.append(f"{file}: {match[0]} became {match[1]}={new}.")
-        return f"{match[1]}={new}"
+        changes.append(f"{file}: {key}={old} became {key}={new}.")
+        return f"{blank}{key}={new}"
 
     lines = [
         line if line.lstrip().startswith("#") else _PARAMETER.sub(replace, line)
@@ -105,17 +121,24 @@ def rewrite_parameters(text: str, lookup: Lookup, file: str) -> Rewrite:
     return Rewrite("".join(lines), tuple(changes), tuple(unresolved))
 
 
-def rewrite_resume(text: str, lookup: Lookup) -> Rewrite:
+def rewrite_resume(text: str, lookup: Lookup, exists: Exists | None = None) -> Rewrite:
     """``RESUME=/dev/sda3`` of initramfs-tools. An unresolved one would only delay the boot: it becomes ``none``."""
     lines, changes = [], []
     for line in text.splitlines(keepends=True):
         match = re.match(r"RESUME=(\S+)", line)
-        if match and is_unstable(match[1]):
-            new = lookup(match[1], "swap") or "none"
+        gone = bool(match) and _gone(match[1], exists) if match else False
+        if match and (gone or is_unstable(match[1])):
+            new = (None if gone else lookup(match[1], "swap")) or "none"
             changes.append(f"initramfs: RESUME={match[1]} became {new}.")
             line = line.replace(match[1], new, 1)
         lines.append(line)
     return Rewrite("".join(lines), tuple(changes))
+
+
+def _gone(spec: str, exists: Exists | None) -> bool:
+    """Whether a name that would survive a move names nothing that was restored."""
+    named = re.match(r"(PART)?(UUID|LABEL)=|/dev/(disk/by-(uuid|label|partuuid|partlabel)|mapper)/", spec)
+    return exists is not None and bool(named) and not exists(spec)
 
 
 def allow_uuid_root(text: str) -> Rewrite:

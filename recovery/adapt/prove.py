@@ -10,9 +10,12 @@ from recovery.adapt.bootloader import menu_file
 from recovery.adapt.devices import Node, below, is_unstable, resolve
 from recovery.adapt.drivers import kernel_modules, module_name, modules_in_use, needed_of
 from recovery.adapt.esp import find_folder
+from recovery.adapt.grub_bios import has_boot_code
 from recovery.adapt.host import HostTree
-from recovery.adapt.initramfs import host_kernels
+from recovery.adapt.initramfs import host_kernels, initramfs_of
+from recovery.adapt.loader_entries import check_entries, uses_entries
 from recovery.adapt.luks import parse_crypttab
+from recovery.adapt.make_room import firmware_of
 from recovery.adapt.model import Job
 from recovery.adapt.names import parse_fstab
 from recovery.errors import IntegrityError
@@ -31,10 +34,15 @@ def prove(job: Job) -> str:
     job.changed(f"Proven: the root filesystem ({job.root.content}) on {job.root.path} mounts.")
     _prove_initramfs(job, host)
     _prove_encryption(job, host)
-    _prove_menu(job, host)
+    if uses_entries(job, host):
+        _prove_entries(job, host)
+    else:
+        _prove_menu(job, host)
     _prove_fstab(job, host)
-    if job.request.machine.firmware == "uefi":
+    if firmware_of(job.request) == "uefi":
         _prove_esp(job, host)
+    else:
+        _prove_boot_sector(job)
     return "Everything that booting needs is in its place."
 
 
@@ -97,12 +105,6 @@ def missing_modules(needed: Iterable[str], loadable: Iterable[str], listing: Ite
     return [name for name in dict.fromkeys(needed) if name in files and name not in contained]
 
 
-def initramfs_of(host: HostTree, kernel: str) -> str | None:
-    """The initramfs of a kernel, as Debian or Red Hat names it."""
-    names = (f"/boot/initrd.img-{kernel}", f"/boot/initramfs-{kernel}.img", f"/boot/initrd-{kernel}")
-    return next((name for name in names if host.exists(name)), None)
-
-
 def _prove_menu(job: Job, host: HostTree) -> None:
     menu = menu_file(host)
     if menu is None:
@@ -153,6 +155,26 @@ def _prove_fstab(job: Job, host: HostTree) -> None:
             )
     if proven:
         job.changed("Proven: every filesystem that fstab needs is on the restored disks.")
+
+
+def _prove_entries(job: Job, host: HostTree) -> None:
+    for entry in check_entries(job, host):
+        roots = [word.removeprefix("root=") for word in entry.options.split() if word.startswith("root=")]
+        if lost := [name for name in roots if resolve(name, job.nodes) is None or is_unstable(name)]:
+            raise IntegrityError(
+                f"The boot entry {entry.file} starts the host from {', '.join(lost)}, which is on no restored disk.",
+                hint="Correct it and /etc/kernel/cmdline in the restored system, then run 'rekindle adapt' again.",
+            )
+    job.changed("Proven: the boot entries' kernels, initramfs and root filesystem are there.")
+
+
+def _prove_boot_sector(job: Job) -> None:
+    disks = [disk.path for disk in job.request.targets.values()]
+    if not any(has_boot_code(path) for path in disks):
+        raise IntegrityError(
+            f"Neither of {', '.join(disks)} has a boot sector that a BIOS could start.",
+            hint="Run 'rekindle adapt' again; see the log of the step that installed the bootloader.",
+        )
 
 
 def _prove_esp(job: Job, host: HostTree) -> None:

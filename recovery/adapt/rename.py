@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recovery.adapt.devices import Node, resolve
+from recovery.adapt.loader_entries import pin_command_line
 from recovery.adapt.mdconf import rewrite_mdadm
 from recovery.adapt.model import Job
 from recovery.adapt.names import (
@@ -39,12 +40,21 @@ def rename(job: Job) -> str:
         node = resolve(spec, job.nodes, job.request.point.body.disks, content)
         return stable_name(node) if node else None
 
+    def exists(spec: str) -> bool:
+        # What lies in an encrypted volume that stays closed cannot be seen from here.
+        closed = any(n.content == "crypto_LUKS" and not _has_child(n, job.nodes) for n in job.nodes)
+        return closed or resolve(spec, job.nodes, job.request.point.body.disks) is not None
+
+    pin_command_line(job, host)
     _apply(job, "/etc/fstab", lambda text: rewrite_fstab(text, lookup))
     _apply(job, "/etc/crypttab", lambda text: rewrite_crypttab(text, lookup))
-    _apply(job, "/etc/initramfs-tools/conf.d/resume", lambda text: rewrite_resume(text, lookup))
-    files = (*_COMMAND_LINES, *host.glob("/etc/default/grub.d/*.cfg"), *host.glob("/boot/loader/entries/*.conf"))
+    _apply(job, "/etc/initramfs-tools/conf.d/resume", lambda text: rewrite_resume(text, lookup, exists))
+    folders = dict.fromkeys(("/boot", job.esp_path or "/boot"))
+    files = [*_COMMAND_LINES, *host.glob("/etc/default/grub.d/*.cfg"), *host.glob("/etc/dracut.conf.d/*.conf")]
+    files += [file for folder in folders for file in host.glob(f"{folder}/loader/entries/*.conf")]
+    root = stable_name(job.root) if job.root else None
     for file in files:
-        _apply(job, file, lambda text, file=file: rewrite_parameters(text, lookup, file))  # type: ignore[misc]
+        _apply(job, file, lambda text, file=file: rewrite_parameters(text, lookup, file, exists, root))  # type: ignore[misc]
     _apply(job, "/etc/default/grub", allow_uuid_root)
     for file in ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"):
         _apply(job, file, rewrite_mdadm)
@@ -56,6 +66,10 @@ def rename(job: Job) -> str:
     if host.exists("/etc/multipath/wwids") and any(m.spec.startswith("/dev/mapper/mpath") for m in mounts):
         job.warn("fstab uses multipath names (/dev/mapper/mpath...), which the new disks may not get.")
     return "Disk names are stable." if len(job.changes) > before else "All disk names were stable."
+
+
+def _has_child(node: Node, nodes: tuple[Node, ...]) -> bool:
+    return any(other.lies_on(node.path) for other in nodes)
 
 
 def stable_name(node: Node) -> str | None:

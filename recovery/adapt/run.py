@@ -3,61 +3,55 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from recovery.adapt import bootloader, gpt, grow, initramfs, mount, network, prove, rename, selinux, settle, stack
+from recovery.adapt import mount, stack
 from recovery.adapt.devices import scan
 from recovery.adapt.host import HostTree
 from recovery.adapt.luks import Passphrases
 from recovery.adapt.model import TARGET, AdaptReport, AdaptRequest, Job
+from recovery.adapt.steps import STEPS, Step, to_run
+from recovery.adapt.undo import write_down
 from recovery.errors import CommandError, DeviceError, UsageError
 from recovery.events import Listener, StepFinished, StepStarted, ignore
 
-__all__ = ["STEPS", "AdaptReport", "AdaptRequest", "adapt", "mounted"]
-
-#: A step changes the job's host, says what it did in one line, and may be run again.
-Step = Callable[[Job], str]
-
-#: (id, title, step). Names before NICs before initramfs before bootloader: each uses what the ones before wrote.
-STEPS: tuple[tuple[str, str, Step], ...] = (
-    ("adapt.settle", settle.TITLE, settle.settle),
-    ("adapt.tables", gpt.TITLE, gpt.check_tables),
-    ("adapt.grow", grow.TITLE, grow.grow),
-    ("adapt.mount", mount.TITLE, lambda job: mount.mount_system(job, TARGET)),
-    ("adapt.names", rename.TITLE, rename.rename),
-    ("adapt.network", network.TITLE, network.bring_up),
-    ("adapt.initramfs", initramfs.TITLE, initramfs.rebuild),
-    ("adapt.bootloader", bootloader.TITLE, bootloader.install),
-    ("adapt.selinux", selinux.TITLE, selinux.relabel),
-    ("adapt.prove", prove.TITLE, prove.prove),
-)
+__all__ = ["STEPS", "AdaptReport", "AdaptRequest", "Step", "adapt", "mounted"]
 
 
-def adapt(request: AdaptRequest, listener: Listener = ignore, passphrases: Passphrases = stack.NOTHING) -> AdaptReport:
+def adapt(
+    request: AdaptRequest,
+    listener: Listener = ignore,
+    passphrases: Passphrases = stack.NOTHING,
+    only: Sequence[str] = (),
+) -> AdaptReport:
     """Make the restored host boot on this machine. Runs as root on the medium, on real block devices.
 
-    ``passphrases`` open the host's encrypted volumes; without one what is in them is not adapted.
+    ``passphrases`` open the host's encrypted volumes; without one what is in them is not adapted. ``only`` names the
+    steps to run; what they need before them is done as well.
 
     Raises the errors of ``recovery.errors`` when the host would not boot; what would only be worse than before is a
     warning of the report. May be run again at any time; whatever happens, nothing stays mounted.
     """
     check_request(request)
+    chosen = to_run(request, only)
     job = Job(request, listener, passphrases=passphrases)
     with _released_at_end(job):
-        for number, (name, title, step) in enumerate(STEPS, 1):
-            job.step = name
-            listener(StepStarted(step=name, title=title, number=number, of=len(STEPS)))
+        for number, step in enumerate(chosen, 1):
+            job.step = step.id
+            listener(StepStarted(step=step.id, title=step.title, number=number, of=len(chosen)))
             start = time.monotonic()
             try:
-                summary = step(job)
+                summary = step.run(job)
+                if job.host is not None:
+                    write_down(job, job.host)
             except OSError as error:
                 raise DeviceError(
                     f"The restored system can't be read or written: {error}.",
                     hint="Check its filesystem ('fsck') and the disk ('dmesg'), then run 'rekindle adapt' again.",
                 ) from error
-            listener(StepFinished(step=name, summary=summary, seconds=time.monotonic() - start))
+            listener(StepFinished(step=step.id, summary=summary, seconds=time.monotonic() - start))
     return AdaptReport(changes=tuple(job.changes), warnings=tuple(job.warnings))
 
 

@@ -7,7 +7,8 @@ import struct
 from dataclasses import dataclass
 
 from recovery.errors import IntegrityError
-from recovery.layout import PartitionTable
+from recovery.layout import Partition, PartitionTable
+from recovery.machine.bootroom import BIOS_BOOT_TYPE, ESP_TYPES
 from recovery.units import MIB
 
 #: Contents that can be grown here. Everything else stays as it is, and the report says so.
@@ -15,6 +16,8 @@ GROWABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "LVM2_member")
 
 #: MBR types of extended partitions.
 _EXTENDED = ("5", "f", "85", "05", "0f")
+
+_FIRMWARE = (*ESP_TYPES, BIOS_BOOT_TYPE)
 
 #: An MBR counts sectors in 32 bits.
 _MBR_SECTORS = 2**32
@@ -47,8 +50,9 @@ class LiveTable:
 
     @property
     def last(self) -> LivePartition | None:
-        """The partition that ends last and is no container."""
-        real = [p for p in self.partitions if not self.is_extended(p)]
+        """The partition that ends last and is no container, nor one that only the firmware reads: those never grow,
+        and one that was made at the end of the disk must not keep the one in front of it from growing up to it."""
+        real = [p for p in self.partitions if not self.is_extended(p) and p.type.lower() not in _FIRMWARE]
         return max(real, key=lambda p: p.end, default=None)
 
     def is_extended(self, partition: LivePartition) -> bool:
@@ -97,7 +101,8 @@ def _number(node: str) -> int:
 
 
 def differences(live: LiveTable, point: PartitionTable) -> list[str]:
-    """How the table on the disk differs from the captured one, in sentences. A partition that has grown is equal."""
+    """How the table on the disk differs from the captured one, in sentences. A partition that has grown is equal, and
+    swap that gave room for a boot partition."""
     if live.kind != point.kind:
         return [f"the table is {live.kind}, the captured one {point.kind}"]
     found = {p.number: p for p in live.partitions}
@@ -106,11 +111,16 @@ def differences(live: LiveTable, point: PartitionTable) -> list[str]:
         new = found.get(old.number)
         if new is None:
             wrong.append(f"partition {old.number} is missing")
-        elif new.start != old.start or new.size < old.size:
+        elif new.start != old.start or (new.size < old.size and not _may_be_shorter(old)):
             wrong.append(f"partition {old.number} is not where it was")
         elif live.kind == "gpt" and old.uuid and new.uuid and new.uuid != old.uuid.lower():
             wrong.append(f"partition {old.number} has another PARTUUID")
     return wrong
+
+
+def _may_be_shorter(partition: Partition) -> bool:
+    """An earlier run may have taken room for a boot partition from swap, and from the container that it was in."""
+    return partition.content.kind == "swap" or partition.type.lower() in _EXTENDED
 
 
 def backup_gpt_lba(header: bytes) -> int | None:
@@ -124,17 +134,19 @@ def growth(live: LiveTable, disk_size: int) -> list[Growth]:
     """How to give the last partition the room behind it: the partitions to resize, a container first.
 
     Starts never move, nothing shrinks, ends are aligned to 1 MiB; less than 1 MiB of room is none. A partition
-    behind which another one starts is never touched (``last`` is the one that ends last).
+    behind which another one starts is never touched, unless that is one of the firmware: up to it there is room.
     """
     last = live.last
     if last is None:
         return []
     limit = live.last_usable if live.kind == "gpt" else min(disk_size, _MBR_SECTORS * live.sector)
+    behind = [p for p in live.partitions if p.start >= last.end]
+    if any(p.type.lower() not in _FIRMWARE for p in behind):  # an empty container
+        return []
+    limit = min([limit, *(p.start for p in behind)])
     end = limit // MIB * MIB
     if end - last.end < MIB:
         return []
     containers = [p for p in live.partitions if live.is_extended(p) and p.start <= last.start and p.end >= last.end]
-    if any(p.start >= last.end for p in live.partitions):  # an empty container behind it
-        return []
     chain = [*containers, last]
     return [Growth(p.number, p.start, p.size, end - p.start) for p in chain if end > p.end]

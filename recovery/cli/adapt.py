@@ -13,9 +13,10 @@ from recovery.adapt.land import landed
 from recovery.adapt.luks import Passphrases
 from recovery.adapt.run import AdaptReport, AdaptRequest
 from recovery.adapt.run import adapt as run_adapt
+from recovery.adapt.steps import STEPS, find
 from recovery.cli.access import open_repository, read_secret, repository_options
 from recovery.cli.progress import progress_listener
-from recovery.cli.targets import LUKS_PROMPT, luks_option
+from recovery.cli.targets import LUKS_PROMPT, luks_option, swap_option
 from recovery.errors import AccessError, NotFoundError, UnsafeTargetError, UsageError
 from recovery.format.point import Point
 from recovery.machine.model import Disk, Machine
@@ -25,7 +26,7 @@ from recovery.plan.repair import point_of
 
 
 @click.command()
-@click.argument("disks", nargs=-1, required=True, metavar="DISK...")
+@click.argument("disks", nargs=-1, metavar="DISK...")
 @click.option(
     "--repository",
     "location",
@@ -42,6 +43,12 @@ from recovery.plan.repair import point_of
     help="Grow the last partition and what lies on it onto a larger disk.",
 )
 @luks_option
+@swap_option
+@click.option("--step", "steps", multiple=True, metavar="NAME", help="Only this step, and what it needs. Repeatable.")
+@click.option("--list-steps", is_flag=True, help="List the steps, and what each may change.")
+@click.option(
+    "--forget-entries", is_flag=True, help="Delete the firmware's boot entries of this host for disks that are gone."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: events, then the report.")
 @repository_options
 def adapt(
@@ -51,6 +58,10 @@ def adapt(
     point_id: str,
     grow: bool,
     luks_secret_file: Path | None,
+    use_swap: bool,
+    steps: tuple[str, ...],
+    list_steps: bool,
+    forget_entries: bool,
     as_json: bool,
     **access: Any,
 ) -> None:
@@ -65,6 +76,13 @@ def adapt(
     3 no kernel, root or bootloader found; 4 the passphrase opens nothing; 7 no room; 10 a program failed;
     5 the disks are not as captured, or the proof failed.
     """
+    if list_steps:
+        show_steps(as_json=as_json)
+        return
+    if not disks:
+        raise UsageError("No disk was named.", hint="Name the disks that the host lies on: rekindle adapt /dev/sda")
+    for name in steps:
+        find(name)  # a word that is no step is told before a disk is looked at
     if os.geteuid() != 0:
         raise AccessError("Only root can adapt a host.", hint="Run it with sudo.")
     machine = probe_machine(loops=True)
@@ -80,19 +98,32 @@ def adapt(
         point = point_of(found, machine)
         targets = {d.name: disk for d, disk in zip(point.body.disks, found, strict=True)}
     secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
-    request = AdaptRequest(point=point, targets=targets, machine=machine, grow=grow)
+    request = AdaptRequest(
+        point=point, targets=targets, machine=machine, grow=grow, use_swap=use_swap, forget_entries=forget_entries
+    )
     with progress_listener(as_json=as_json) as listener:
-        report = run_adapt(request, listener, Passphrases((secret,) if secret else ()))
-    show(report, as_json=as_json)
+        report = run_adapt(request, listener, Passphrases((secret,) if secret else ()), steps)
+    show(report, as_json=as_json, whole=not steps)
 
 
-def show(report: AdaptReport, *, as_json: bool) -> None:
-    """The report: JSON, or sentences."""
+def show_steps(*, as_json: bool) -> None:
+    """Name, title, and what it may change, of each step in the order in which they run."""
+    if as_json:
+        rows = [{"name": step.name, "title": step.title, "changes": step.changes} for step in STEPS]
+        click.echo(msgspec.json.encode(rows).decode())
+        return
+    for step in STEPS:
+        click.echo(f"{step.name:<12}{step.title}" + (f". Changes: {step.changes}." if step.changes else "."))
+
+
+def show(report: AdaptReport, *, as_json: bool, whole: bool = True) -> None:
+    """The report: JSON, or sentences. Not ``whole``: only some steps ran, and nothing is promised."""
     if as_json:
         click.echo(msgspec.json.encode({"type": "adapt-report", **msgspec.to_builtins(report)}).decode())
         return
     proven = sum(sentence.startswith("Proven:") for sentence in report.changes)
-    click.echo(f"The host will boot here: {len(report.changes) - proven} changes, {proven} proofs.")
+    done = f"{len(report.changes) - proven} changes, {proven} proofs"
+    click.echo(f"The host will boot here: {done}." if whole else f"Done: {done}. Only the named steps were run.")
     for sentence in report.warnings:
         click.echo(f"Note: {sentence}")
 

@@ -9,7 +9,15 @@ import click
 import msgspec
 
 from recovery.cli.access import open_copies, read_secret, repository_options
-from recovery.cli.targets import LUKS_PROMPT, are_files, care_options, luks_option, parse_targets, suggested
+from recovery.cli.targets import (
+    LUKS_PROMPT,
+    are_files,
+    care_options,
+    luks_option,
+    parse_targets,
+    suggested,
+    swap_option,
+)
 from recovery.engine.confirm import check_allowed
 from recovery.engine.engine import Engine
 from recovery.engine.planning import plan_recorded
@@ -29,6 +37,7 @@ from recovery.plan.render import render_plan
               help="Plan for a recorded machine ('rekindle machine --json') instead of this one.")  # fmt: skip
 @click.option("--adapt/--no-adapt", default=None, help="Make the host boot on this machine (default: on disks).")
 @click.option("--grow/--no-grow", default=True, help="Grow the last partition onto a larger disk.")
+@swap_option
 @care_options
 @luks_option
 @click.option("--loops", is_flag=True, help="Loop devices may be targets.")
@@ -42,6 +51,7 @@ def plan(
     machine_file: Path | None,
     adapt: bool | None,
     grow: bool,
+    use_swap: bool,
     verify: bool,
     copies: tuple[str, ...],
     skip_damaged: bool,
@@ -56,8 +66,8 @@ def plan(
     point = repository.point(host, point_id)
     secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
     choices = Choices(
-        host=host, point=point.id, targets=chosen, grow=grow, verify=verify, skip_damaged=skip_damaged,
-        luks_secret=bool(secret),
+        host=host, point=point.id, targets=chosen, grow=grow, use_swap=use_swap, verify=verify,
+        skip_damaged=skip_damaged, luks_secret=bool(secret),
     )  # fmt: skip
     if machine_file is not None:
         machine = load_machine(machine_file)

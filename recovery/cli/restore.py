@@ -11,7 +11,15 @@ import msgspec
 
 from recovery.cli.access import open_copies, read_secret, repository_options
 from recovery.cli.progress import progress_listener
-from recovery.cli.targets import LUKS_PROMPT, are_files, care_options, luks_option, parse_pairs, parse_targets
+from recovery.cli.targets import (
+    LUKS_PROMPT,
+    are_files,
+    care_options,
+    luks_option,
+    parse_pairs,
+    parse_targets,
+    swap_option,
+)
 from recovery.engine.again import with_access
 from recovery.engine.api import Report
 from recovery.engine.confirm import check_allowed
@@ -38,6 +46,7 @@ _LACKS_SECRET = "luks-secret-missing"  # noqa: S105 - a problem's code
               help="The serial number (or size in bytes) of the target of DISK, instead of typing it.")  # fmt: skip
 @click.option("--adapt/--no-adapt", default=None, help="Make the host boot on this machine (default: on disks).")
 @click.option("--grow/--no-grow", default=True, help="Grow the last partition onto a larger disk.")
+@swap_option
 @care_options
 @luks_option
 @click.option("--loops", is_flag=True, help="Loop devices may be targets.")
@@ -51,6 +60,7 @@ def restore(
     confirmed: tuple[str, ...],
     adapt: bool | None,
     grow: bool,
+    use_swap: bool,
     verify: bool,
     copies: tuple[str, ...],
     skip_damaged: bool,
@@ -68,7 +78,7 @@ def restore(
     try:
         engine.adopt(repository)
         choices = Choices(
-            host=host, point=point_id, targets=chosen, adapt=wanted, grow=grow, verify=verify,
+            host=host, point=point_id, targets=chosen, adapt=wanted, grow=grow, use_swap=use_swap, verify=verify,
             skip_damaged=skip_damaged,
         )  # fmt: skip
         if luks_secret_file is not None:

@@ -26,6 +26,13 @@ _CARE = (
 )  # fmt: skip
 
 
+swap_option = click.option(
+    "--use-swap",
+    is_flag=True,
+    help="Another firmware mode may take the room for its boot partition from a swap partition, if there is no other.",
+)
+
+
 def care_options(function: F) -> F:
     """Add ``--verify``, ``--also`` (argument ``copies``) and ``--skip-damaged``."""
     for option in reversed(_CARE):

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from recovery.adapt.luks import Passphrases
-from recovery.adapt.run import STEPS
 from recovery.commands import run
 from recovery.engine import encrypted, network, preflight, report
 from recovery.engine.access import MEDIUM, open_repository, read_medium
@@ -33,7 +32,7 @@ from recovery.engine.confirm import check_allowed, check_confirmations
 from recovery.engine.eventlog import EventLog
 from recovery.engine.identify import identify
 from recovery.engine.journal import Journal
-from recovery.engine.planning import plan_recorded
+from recovery.engine.planning import adaptation, plan_recorded
 from recovery.engine.prober import Prober, with_nics
 from recovery.engine.remote import Remote
 from recovery.engine.runner import Runner
@@ -49,7 +48,7 @@ from recovery.machine.model import Machine
 from recovery.plan.answers import split_words
 from recovery.plan.build import with_problems
 from recovery.plan.model import Choices, Problem, RestorePlan, Suggestion
-from recovery.plan.repair import build_repair
+from recovery.plan.repair import build_repair, point_of
 from recovery.plan.suggest import suggest
 from recovery.repository.http import HttpStore
 from recovery.repository.mdns import DiscoveredServer, discover
@@ -192,11 +191,10 @@ class Engine:
             self._runner.refuse_while_running("Another plan can't be made")
             with self._lock:
                 self._plan = None
-            steps = [(id, title) for id, title, _ in STEPS]
+            machine = self.machine(refresh=True)
+            steps = adaptation(point_of([], machine), machine)
             secret = bool(self._passphrases)
-            point, plan = build_repair(
-                disks, self.machine(refresh=True), grow=grow, adaptation=steps, luks_secret=secret
-            )
+            point, plan = build_repair(disks, machine, grow=grow, adaptation=steps, luks_secret=secret)
             if plan.allowed:
                 plan = with_problems(plan, self._ask(None, point, plan))
             self._take(plan, point)

@@ -179,8 +179,11 @@ class Run:
 
     def _adapt(self, machine: Machine) -> None:
         assigned = {assignment.source.name: assignment.target for assignment in self.plan.assignments}
+        choices = self.plan.choices
         point = landed(self.point, {a.source.name: a.landing for a in self.plan.assignments if a.landing})
-        request = AdaptRequest(point=point, targets=assigned, machine=machine, grow=self.plan.choices.grow)
+        request = AdaptRequest(
+            point=point, targets=assigned, machine=machine, grow=choices.grow, use_swap=choices.use_swap
+        )
         found = adapt(request, self._renumbered, self.passphrases)
         self.changes += found.changes
         self.warnings += found.warnings

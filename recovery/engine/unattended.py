@@ -99,7 +99,7 @@ class Driver:
         targets = self._targets(point)
         choices = Choices(
             host=answers.host, point=point.id, targets=targets, adapt=answers.adapt, grow=answers.grow,
-            verify=answers.verify, skip_damaged=answers.skip_damaged,
+            use_swap=answers.use_swap, verify=answers.verify, skip_damaged=answers.skip_damaged,
         )  # fmt: skip
         if answers.luks_secret:
             self.engine.luks_secret(answers.luks_secret)

@@ -64,6 +64,7 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Disks of the point that are left out on purpose."""
     adapt: bool = True
     grow: bool = True
+    use_swap: bool = False
     verify: bool = False
     skip_damaged: bool = False
     overwrite: bool = False

@@ -11,6 +11,7 @@ from recovery.format.point import Point, PointDisk
 from recovery.machine.model import Machine
 from recovery.plan import checks
 from recovery.plan.check_stack import check_arrays, check_encryption, check_key_memory
+from recovery.plan.firmware import Conversion, conversion
 from recovery.plan.losses import losses
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 from recovery.plan.names import BOOT_TYPES
@@ -20,16 +21,17 @@ from recovery.units import format_size
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 
 
-#: The steps of adaptation where nobody says more: (id, title).
-_ADAPTATION = (("adapt", "Make the host start on this machine"),)
+#: The steps of adaptation where nobody says more: (id, title, what it may change).
+_ADAPTATION = (("adapt", "Make the host start on this machine", ""),)
 
 
 def build_plan(
-    point: Point, machine: Machine, choices: Choices, *, adaptation: Sequence[tuple[str, str]] = _ADAPTATION
+    point: Point, machine: Machine, choices: Choices, *, adaptation: Sequence[tuple[str, str, str]] = _ADAPTATION
 ) -> RestorePlan:
     """Plan the restore. Never raises for a bad choice: what is wrong is in ``problems``.
 
-    ``adaptation`` are (id, title) of the steps that make the host boot; the engine gives those of ``recovery.adapt``.
+    ``adaptation`` are (id, title, what it may change) of the steps that make the host boot; the engine gives those
+    of ``recovery.adapt``.
     """
     chosen = (
         (source, target)
@@ -41,7 +43,7 @@ def build_plan(
     problems = [
         *checks.check_choices(point, machine, choices),
         *(problem for pair in pairs for problem in checks.check_target(*pair, machine, point.body.volume_groups)),
-        *checks.check_fit(point, pairs, machine),
+        *checks.check_fit(point, pairs, machine, choices),
         *checks.check_names(point, pairs, machine),
         *checks.check_left_out(point, choices),
         *check_arrays(point, choices),
@@ -63,12 +65,21 @@ def build_plan(
             id="",
             choices=choices,
             assignments=assignments,
-            steps=_steps(assignments, choices, adaptation),
+            steps=_steps(assignments, choices, told(adaptation, conversion(point, pairs, machine, choices))),
             problems=sorted_problems(problems),
             logical=sum(source.size for source, _ in pairs),
             used=sum(source.used for source, _ in pairs),
         )
     )
+
+
+def told(adaptation: Sequence[tuple[str, str, str]], found: Conversion | None) -> list[PlanStep]:
+    """The steps of the adaptation, each with what it will change; those of a conversion with what they make where."""
+    steps = []
+    for id, title, changes in adaptation:
+        makes = found is not None and id == "adapt.room" and bool(found.room)
+        steps.append(PlanStep(id=id, title=title, detail=found.room if found and makes else changes))
+    return steps
 
 
 def has_boot_loader(disk: PointDisk) -> bool:
@@ -102,7 +113,7 @@ def _laid_out(assignment: DiskAssignment) -> str:
 
 
 def _steps(
-    assignments: tuple[DiskAssignment, ...], choices: Choices, adaptation: Sequence[tuple[str, str]]
+    assignments: tuple[DiskAssignment, ...], choices: Choices, adaptation: Sequence[PlanStep]
 ) -> tuple[PlanStep, ...]:
     steps = [
         PlanStep(
@@ -124,7 +135,7 @@ def _steps(
             )
         )
     if choices.adapt:
-        steps += [PlanStep(id=id, title=title) for id, title in adaptation]
+        steps += adaptation
     elif any(assignment.target.bus != "file" for assignment in assignments):
         steps.append(
             PlanStep(

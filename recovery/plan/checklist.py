@@ -49,7 +49,8 @@ CHECKS: tuple[Check, ...] = (
     Check("adapt", "the passphrase opens it", ("luks-secret-wrong",), asks=True),
     Check("adapt", "the same processor architecture", ("architecture-differs",), devices=True, writes=True),
     Check("adapt", "a boot loader for this machine's firmware",
-          ("firmware-differs", "firmware-unknown", "secure-boot-on", "secure-boot-off"), devices=True, writes=True),
+          ("firmware-differs", "firmware-converted", "firmware-unknown", "secure-boot-on", "secure-boot-off"),
+          devices=True),
     Check("adapt", "no volume group or filesystem of the same name on other disks",
           ("lvm-name-clash", "duplicate-uuid"), devices=True, writes=True),
 )  # fmt: skip

@@ -13,9 +13,10 @@ from recovery.format.point import Point, PointDisk
 from recovery.layout import Content, VolumeGroup
 from recovery.machine.identity import same_device
 from recovery.machine.model import Disk, Machine
+from recovery.plan.firmware import check_firmware
 from recovery.plan.losses import losses
 from recovery.plan.model import Choices, Problem
-from recovery.plan.names import BIOS_BOOT, ESP, short_name
+from recovery.plan.names import short_name
 from recovery.plan.place_checks import check_place
 from recovery.units import GIB, MIB, format_size
 
@@ -135,7 +136,7 @@ def check_target(
         )
 
 
-def check_fit(point: Point, pairs: Pairs, machine: Machine) -> Iterator[Problem]:
+def check_fit(point: Point, pairs: Pairs, machine: Machine, choices: Choices) -> Iterator[Problem]:
     """Does the host fit this machine: firmware, architecture, memory, Secure Boot?"""
     if 0 < machine.memory < _MINIMUM_MEMORY:
         yield Problem(
@@ -156,8 +157,8 @@ def check_fit(point: Point, pairs: Pairs, machine: Machine) -> Iterator[Problem]
             why="Its programs can't run here.",
             todo=f"Restore on a machine with {body.system.architecture} processors.",
         )
-    yield from _check_firmware(point, pairs, machine)
-    if machine.firmware == "uefi" and body.firmware == "uefi" and machine.secure_boot and not body.secure_boot:
+    yield from check_firmware(point, pairs, machine, choices)
+    if machine.firmware == "uefi" and machine.secure_boot and not body.secure_boot:
         yield Problem(
             severity="warning",
             code="secure-boot-on",
@@ -173,33 +174,6 @@ def check_fit(point: Point, pairs: Pairs, machine: Machine) -> Iterator[Problem]
             why="The host starts all the same, without that protection.",
             todo="Turn it on in the firmware setup afterwards.",
         )
-
-
-def _check_firmware(point: Point, pairs: Pairs, machine: Machine) -> Iterator[Problem]:
-    was, now = point.body.firmware, machine.firmware
-    if "unknown" in (was, now):
-        yield Problem(
-            severity="warning",
-            code="firmware-unknown",
-            what="Whether the host's firmware mode and this machine's are the same is not known.",
-            why=f"The host was captured with firmware '{was}', this machine has '{now}'.",
-            todo="If it does not start, try the other mode (UEFI or legacy BIOS) in the firmware setup.",
-        )
-        return
-    if was == now:
-        return
-    types = {partition.type.lower() for source, _ in pairs for partition in source.table.partitions}
-    names = {"bios": "legacy BIOS", "uefi": "UEFI"}
-    both = BIOS_BOOT in types and bool(types.intersection(ESP))
-    yield Problem(
-        severity="warning" if both else "error",
-        code="firmware-differs",
-        what=f"The host started with {names[was]}, this machine runs with {names[now]}.",
-        why="It has partitions for both, so it may start; that was not tried."
-        if both
-        else f"It has no boot loader for {names[now]}.",
-        todo=f"Switch this machine to {names[was]} in its firmware setup and start the medium again.",
-    )
 
 
 def check_names(point: Point, pairs: Pairs, machine: Machine) -> Iterator[Problem]:

@@ -36,6 +36,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     adapt: bool = True
     grow: bool = True
     """Grow the last partition, and what lies on it, onto a larger disk."""
+    use_swap: bool = False
+    """Where another firmware mode needs a boot partition and there is no room, shorten a swap partition for it."""
     verify: bool = False
     """Read back all of every disk afterwards, and compare its Merkle root with the signed one."""
     skip_damaged: bool = False

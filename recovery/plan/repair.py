@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from recovery.format.point import Point, PointBody, PointDisk, PointHeader
 from recovery.machine.model import Disk, Machine
 from recovery.plan import checks
-from recovery.plan.build import sealed, sorted_problems
+from recovery.plan.build import sealed, sorted_problems, told
 from recovery.plan.check_stack import check_encryption
+from recovery.plan.firmware import check_repaired, missing_boot
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 from recovery.plan.names import short_name
 
@@ -48,12 +49,12 @@ def build_repair(
     machine: Machine,
     *,
     grow: bool,
-    adaptation: Sequence[tuple[str, str]],
+    adaptation: Sequence[tuple[str, str, str]],
     luks_secret: bool = False,
 ) -> tuple[Point, RestorePlan]:
     """The plan for the disks with these ids or paths, and the point it works with. Never raises for a bad choice.
 
-    ``adaptation`` are (id, title) of the steps that make the host start.
+    ``adaptation`` are (id, title, what it may change) of the steps that make the host start.
     """
     disks = [disk for name in dict.fromkeys(chosen) if (disk := machine.disk(name)) is not None]
     point = point_of(disks, machine)
@@ -67,6 +68,7 @@ def build_repair(
         *_check_choice(disks, missing),
         *(p for pair in pairs for p in _check_disk(*pair, machine)),
         *check_encryption(point, choices),
+        *check_repaired(point, tuple(pairs), machine, choices),
     ]
     steps = [
         PlanStep(
@@ -74,7 +76,7 @@ def build_repair(
             title="Open the disks",
             detail="Look at every disk once more, stop LVM and RAID on them, and refuse if anything has changed",
         ),
-        *(PlanStep(id=id, title=title) for id, title in adaptation),
+        *told(adaptation, missing_boot(point, tuple(pairs), machine, choices)),
         PlanStep(id="prove", title="Report what was done"),
     ]
     return point, sealed(

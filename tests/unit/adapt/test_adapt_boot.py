@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from recovery.adapt.bootloader import has_boot_code, label_of
 from recovery.adapt.devices import Node
 from recovery.adapt.drivers import kernel_modules, modules_in_use, needed_of, wanted_modules
 from recovery.adapt.efivars import choose_loader, order_with_first, parse
 from recovery.adapt.esp import ensure_fallback, loader_files, vendor_loader
+from recovery.adapt.grub_bios import has_boot_code
 from recovery.adapt.initramfs import version_key, with_modules
+from recovery.adapt.nvram import label_of
 from recovery.adapt.prove import missing_modules, root_names, unknown_names
 from recovery.adapt.selinux import uses_selinux
 from recovery.errors import NotFoundError

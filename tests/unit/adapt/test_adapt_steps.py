@@ -116,9 +116,12 @@ OURS = "Boot0005* debian\tHD(1,GPT,aaaaaaaa-1111-2222-3333-444455556666,0x8,0x8)
 @pytest.mark.usefixtures("efivars")
 def test_uefi_makes_the_entry_and_deletes_the_stale_one(tmp_path: Path) -> None:
     job = uefi_job(tmp_path)
+    job.request = msgspec.structs.replace(job.request, forget_entries=True)
     fake = FakeRunner({("efibootmgr", "-v"): Completed((), 0, "BootOrder: 0007\n" + STALE)})
     with use_runner(fake):
         bootloader.install(job)
+    # What the firmware knew before is kept on the host.
+    assert "0007" in (tmp_path / "var/lib/rekindle/undo/boot-entries.txt").read_text()
     calls = [" ".join(call) for call in words_of(fake, "efibootmgr")]
     assert "efibootmgr --quiet --bootnum 0007 --delete-bootnum" in calls
     assert any(
@@ -139,8 +142,9 @@ def test_uefi_an_entry_that_is_there_is_only_put_first(tmp_path: Path) -> None:
     with use_runner(fake):
         bootloader.install(job)
     calls = [" ".join(call) for call in words_of(fake, "efibootmgr")]
-    assert calls[-1] == "efibootmgr --quiet --bootorder 0005,0001"
-    assert not any("--create" in call for call in calls)
+    assert calls[-1] == "efibootmgr --quiet --bootorder 0005,0007,0001"
+    assert not any("--create" in call or "--delete" in call for call in calls)  # nobody asked for that
+    assert any("0007 (old)" in change and "--forget-entries" in change for change in job.changes)
 
 
 @pytest.mark.usefixtures("efivars")
@@ -171,7 +175,8 @@ def provable(root: Path, listing: str) -> tuple[Job, FakeRunner]:
             "etc/fstab": "UUID=root-uuid / ext4 defaults 0 1\nUUID=AA-BB /boot/efi vfat nofail 0 0\n",
         },
     )
-    return make_job(root, "bios", "bios"), FakeRunner({("chroot",): Completed((), 0, listing)})
+    disk = boot_disk(root / "disk", b"\xeb\x63GRUB")
+    return make_job(root, "bios", "bios", disk), FakeRunner({("chroot",): Completed((), 0, listing)})
 
 
 def test_what_is_there_is_proven(tmp_path: Path) -> None:

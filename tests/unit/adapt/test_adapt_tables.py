@@ -63,6 +63,12 @@ def test_an_empty_container_behind_is_not_run_over() -> None:
     assert growth(table, 8 * GIB) == []
 
 
+def test_an_esp_that_was_made_at_the_end_is_grown_up_to() -> None:
+    esp = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+    table = LiveTable("gpt", 512, (LivePartition(1, MIB, GIB, "x"), LivePartition(2, 3 * GIB, GIB // 2, esp)), 4 * GIB)
+    assert [(s.number, s.start + s.size) for s in growth(table, 4 * GIB)] == [(1, 3 * GIB)]
+
+
 def test_an_mbr_ends_at_two_tebibytes() -> None:
     table = LiveTable("mbr", 512, (LivePartition(1, MIB, GIB, "83"),))
     assert growth(table, 8 * TIB)[0].size == 2 * TIB - MIB

@@ -29,12 +29,12 @@ def test_it_stops_before_the_next_step_of_the_adaptation(tmp_path: Path, monkeyp
         raise CommandError("the first program was run")
 
     host = point()
-    plan = build_plan(host, machine, choices(disk1="/dev/sdb"), adaptation=[(id, title) for id, title, _ in STEPS])
+    plan = build_plan(host, machine, choices(disk1="/dev/sdb"), adaptation=[(s.id, s.title, s.changes) for s in STEPS])
     nothing: Any = None
     job = Run(plan=plan, point=host, repository=nothing, probe=Machine, listener=heard.append, cancel=cancel)
     with use_runner(programs), pytest.raises(CommandError):
         job._adapt(machine)  # not stopped yet: its first step runs
-    assert [e.step for e in heard if isinstance(e, StepStarted)] == [STEPS[0][0]]
+    assert [e.step for e in heard if isinstance(e, StepStarted)] == [STEPS[0].id]
     heard.clear()
     with use_runner(programs), pytest.raises(CancelledError, match="made to boot"):
         job._adapt(machine)

@@ -51,9 +51,10 @@ CASES: list[tuple[str, str, Point, Machine, dict[str, Any]]] = [
     ("target-has-data", "warning", point(), SMALL, {"disk1": "/dev/sda"}),
     ("memory-low", "error", point(disk(size=GIB), firmware="bios"), TINY, {"disk1": "/dev/vda"}),
     ("architecture-differs", "error", ARM, SMALL, {"disk1": "/dev/sdb"}),
-    ("firmware-differs", "error", point(firmware="bios"), SMALL, {"disk1": "/dev/sdb"}),
-    ("firmware-differs", "error", point(), FULL, {"disk1": "/dev/sda"}),
-    ("firmware-differs", "warning", UEFI_BOTH, FULL, {"disk1": "/dev/sda"}),
+    ("firmware-differs", "error", point(firmware="bios"), SMALL, {"disk1": "/dev/sdb", "adapt": False}),
+    ("firmware-converted", "warning", point(firmware="bios"), SMALL, {"disk1": "/dev/sdb"}),
+    ("firmware-converted", "warning", point(), FULL, {"disk1": "/dev/sda"}),
+    ("firmware-converted", "warning", UEFI_BOTH, FULL, {"disk1": "/dev/sda"}),
     ("firmware-unknown", "warning", point(firmware="unknown"), SMALL, {"disk1": "/dev/sdb"}),
     ("secure-boot-on", "warning", point(), NVME, {"disk1": "/dev/nvme0n1"}),
     ("secure-boot-off", "info", point(secure_boot=True), SMALL, {"disk1": "/dev/sdb"}),
@@ -213,7 +214,7 @@ def test_a_plan_survives_json() -> None:
 
 
 def test_rendered_it_says_all_that_matters() -> None:
-    text = "\n".join(render_plan(build_plan(point(firmware="bios"), SMALL, choices(disk1="/dev/sda"))))
+    text = "\n".join(render_plan(build_plan(point(firmware="bios"), SMALL, choices(adapt=False, disk1="/dev/sda"))))
     for words in (
         "disk1 (100 GiB) -> /dev/sda (SAMSUNG MZ7LH480HAHQ-00005, 447 GiB, serial S45PNA0M501234)",
         "will be lost: LVM volume group pve",

@@ -8,7 +8,7 @@ from recovery.plan.checklist import checks_of
 from recovery.plan.repair import build_repair
 from tests.unit.tui.fake_engine import BLANK, BUSY, MACHINE, MEDIUM_DISK, USED
 
-STEPS = [("adapt.mount", "Find the host"), ("adapt.bootloader", "Install the boot loader")]
+STEPS = [("adapt.mount", "Find the host", ""), ("adapt.bootloader", "Install the boot loader", "The menu")]
 
 
 def codes(*chosen: str) -> list[str]:

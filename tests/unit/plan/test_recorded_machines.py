@@ -149,10 +149,10 @@ def test_a_volume_group_across_disks_is_said_to_be_lost_as_a_whole() -> None:
 
 def test_a_legacy_host_on_a_machine_with_uefi_and_the_other_way_round() -> None:
     legacy = point(disk(size=GIB), firmware="bios", system=SystemFacts(root="disk1:2"))
-    assert "firmware-differs" in codes(
-        build_plan(legacy, recorded("nvme_only"), choices(disk1="/dev/nvme2n1")), "error"
+    assert "firmware-converted" in codes(
+        build_plan(legacy, recorded("nvme_only"), choices(disk1="/dev/nvme2n1")), "warning"
     )
-    assert "firmware-differs" in codes(
+    assert "firmware-converted" in codes(
         build_plan(point(disk(size=GIB)), recorded("old_bios_mbr"), choices(disk1="/dev/sda"))
     )
 

@@ -305,7 +305,10 @@ class FakeEngine:
 
     def plan_repair(self, disks: tuple[str, ...], grow: bool = True) -> RestorePlan:
         self.calls.append(("plan_repair", disks))
-        steps = [("adapt.mount", "Find the host on the disks"), ("adapt.bootloader", "Install the boot loader")]
+        steps = [
+            ("adapt.mount", "Find the host on the disks", ""),
+            ("adapt.bootloader", "Install the boot loader", ""),
+        ]
         _, self._plan = build_repair(disks, self.machine_now, grow=grow, adaptation=steps)
         return self._plan
 
