@@ -121,11 +121,20 @@ def show(report: AdaptReport, *, as_json: bool, whole: bool = True) -> None:
     if as_json:
         click.echo(msgspec.json.encode({"type": "adapt-report", **msgspec.to_builtins(report)}).decode())
         return
-    proven = sum(sentence.startswith("Proven:") for sentence in report.changes)
-    done = f"{len(report.changes) - proven} changes, {proven} proofs"
-    click.echo(f"The host will boot here: {done}." if whole else f"Done: {done}. Only the named steps were run.")
+    click.echo(headline(report, whole=whole))
     for sentence in report.warnings:
         click.echo(f"Note: {sentence}")
+
+
+def headline(report: AdaptReport, *, whole: bool) -> str:
+    """What the report comes to. Nothing is promised of which nothing was proven. Pure."""
+    proven = sum(sentence.startswith("Proven:") for sentence in report.changes)
+    done = f"{len(report.changes) - proven} changes, {proven} proofs"
+    if not whole:
+        return f"Done: {done}. Only the named steps were run."
+    if not proven:
+        return f"No system was made to boot here: {done}."
+    return f"The host will boot here: {done}."
 
 
 def assign(words: tuple[str, ...], point: Point, machine: Machine) -> dict[str, Disk]:
