@@ -39,7 +39,7 @@ def free_port() -> int:
 
 PORT, SSH, STATUS = (free_port() for _ in range(3))
 PASSPHRASE = "correct horse battery staple"
-START = 90
+START = 240
 
 
 @pytest.fixture
