@@ -33,7 +33,8 @@ class Readback:
         composed: Mapping[int, bytes] | None = None,
     ) -> None:
         """``composed``: ids of chunks that are no longer what the map says; 32 zero bytes for one of zeros."""
-        self._composed = composed or {}
+        # The mapping itself, empty or not: the ends of the disk are composed after this.
+        self._composed = {} if composed is None else composed
         self._map, self._keys, self._target, self._lost = map, keys, target, lost
         self._describe, self._stop = describe, stop
         self._lock = threading.Lock()

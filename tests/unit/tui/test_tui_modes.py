@@ -104,7 +104,7 @@ def test_repair_needs_no_repository() -> None:
             c.app.screen.query_one("#continue").focus()
             await c.press("enter")
             await c.on("Plan")
-            await c.shows("The repair is possible, 0 warnings")
+            await c.shows("The repair is possible, 1 warning")
             assert ("plan_repair", (USED.id,)) in engine.calls
             assert "step" not in c.text.splitlines()[0]
             await c.press("enter")

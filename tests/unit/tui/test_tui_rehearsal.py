@@ -55,7 +55,7 @@ SCRIPTS = {
     "multipath_sas": Script(size=2 * TIB, suggested="/dev/sdd"),
     "usb_only": Script(size=100 * GIB, onto="/dev/sda"),
     "fourkn": Script(size=4000787030016, sector=4096, suggested="/dev/sda"),
-    "lvm_on_three_disks": Script(size=960197124096, suggested="/dev/sda", says=("lost:",)),
+    "lvm_on_three_disks": Script(size=960197124096, suggested="/dev/sda", says=("useless without it",)),
     "proxmox_zfs": Script(size=960197124096, device="/dev/nvme0n1", suggested="/dev/nvme0n1"),
     "full_of_data": Script(size=100 * GIB, suggested="/dev/sda", says=("lost:",)),
     "jbod_24_bays": Script(size=4000787030016, device="/dev/sdc", suggested="/dev/sdy"),
