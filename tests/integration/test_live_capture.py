@@ -374,6 +374,8 @@ def test_what_is_frozen_thaws_when_the_agent_dies_or_hangs(tmp_path: Path, secon
 RAW_WRITER = """
 import mmap, os, sys
 descriptor, page = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT), mmap.mmap(-1, 4096)
+os.pwritev(descriptor, [page], int(sys.argv[2]))
+print("writing", flush=True)
 while True:
     os.pwritev(descriptor, [page], int(sys.argv[2]))
 """
@@ -382,8 +384,11 @@ while True:
 def test_what_writes_past_the_filesystems_makes_no_point(bench: Bench) -> None:
     with disk_with("ext4", bench.folder, 64 * MIB) as (device, mount):
         # A process: a thread of ours would stand still with us while the filesystems are frozen.
-        writer = subprocess.Popen([sys.executable, "-c", RAW_WRITER, str(device), str(60 * MIB)])
+        writer = subprocess.Popen(
+            [sys.executable, "-c", RAW_WRITER, str(device), str(60 * MIB)], stdout=subprocess.PIPE, text=True
+        )
         try:
+            assert writer.stdout is not None and writer.stdout.readline() == "writing\n"
             with (
                 LiveSession(FreezeLimits(freeze=60.0, attempts=2)) as session,
                 pytest.raises((NotStillError, DeviceError)),
