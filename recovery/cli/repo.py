@@ -15,8 +15,10 @@ from recovery.errors import IntegrityError, UsageError
 from recovery.format.chunk import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from recovery.repository.check import CheckReport, check
 from recovery.repository.distrust import distrust
+from recovery.repository.identity import read_repository_file
 from recovery.repository.location import is_remote, open_store
-from recovery.repository.repository import Repository, list_hosts, list_points, read_repository_file
+from recovery.repository.points import list_hosts, list_points
+from recovery.repository.repository import Repository
 from recovery.units import format_duration, format_size, parse_size
 
 #: As for a user's password; whoever has a copy of the repository can try passphrases without anybody's notice.

@@ -20,7 +20,7 @@ from recovery.errors import CommandError
 from recovery.machine.probe_busy import Node, mountpoints, walk
 from recovery.machine.probe_disks import lsblk, read_text
 from recovery.machine.probe_volumes import blkid, mapper_name, probe_lvm
-from recovery.repository.repository import RepositoryFile
+from recovery.repository.identity import RepositoryFile
 
 log = logging.getLogger("rekindle.engine")
 

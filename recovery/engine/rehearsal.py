@@ -18,7 +18,8 @@ from recovery.errors import UsageError
 from recovery.format.point import Point
 from recovery.machine.model import Machine
 from recovery.plan.model import Problem, RestorePlan
-from recovery.repository.repository import Repository, RepositoryFile
+from recovery.repository.identity import RepositoryFile
+from recovery.repository.repository import Repository
 
 _REFUSED = "This is a rehearsal in front of a recorded machine"
 _HINT = "On the recovery medium, in front of the machine itself, the same keys do it."

@@ -25,14 +25,9 @@ from recovery.format.names import digest, map_name, pack_name, parse_name
 from recovery.format.pack import PackEntry, rebuild_footer
 from recovery.format.point import Point, decode_header, decode_point
 from recovery.repository.check_journals import JournalCheck
+from recovery.repository.identity import decode_key_file, read_repository_file, verify_repository_file
 from recovery.repository.index import read_pack_footer
-from recovery.repository.repository import (
-    Repository,
-    decode_key_file,
-    read_repository_file,
-    read_verified,
-    verify_repository_file,
-)
+from recovery.repository.repository import Repository, read_verified
 from recovery.units import RateMeter
 
 T = TypeVar("T")

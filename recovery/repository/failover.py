@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from recovery.errors import IntegrityError, NotFoundError, RekindleError, UnreachableError, UsageError
 from recovery.format.names import parse_name
+from recovery.repository.identity import read_repository_file, verify_repository_file
 from recovery.repository.protocols import ObjectInfo, ObjectReader, ObjectStore
-from recovery.repository.repository import Repository, read_repository_file, read_verified, verify_repository_file
+from recovery.repository.repository import Repository, read_verified
 
 log = logging.getLogger("rekindle.repository")
 

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
 
-from recovery.errors import AccessError, BusyError, IntegrityError, NotFoundError, UsageError
+from recovery.errors import BusyError, IntegrityError, NotFoundError, UsageError
 from recovery.format import mapcodec
 from recovery.format.chunk import DEFAULT_CHUNK_SIZE
 from recovery.format.chunkmap import ChunkMap
 from recovery.format.journal import Journal
 from recovery.format.keys import (
-    KeyFile,
     RepositoryKeys,
-    looks_like_recovery_key,
     new_master_key,
-    unwrap,
     wrap_with_passphrase,
     wrap_with_recovery_key,
 )
@@ -50,38 +44,20 @@ from recovery.format.point import (
     encode_point,
     verify_point,
 )
+from recovery.repository.identity import (
+    RepositoryFile,
+    encode_key_file,
+    read_repository_file,
+    unwrap_master_key,
+    verify_repository_file,
+)
+from recovery.repository.points import choose_point, list_hosts, list_points, newest_at
 from recovery.repository.protocols import ObjectReader, ObjectStore
-from recovery.when import EXAMPLES, parse_when
-
-MIN_PREFIX = 4
-
-
-class RepositoryFile(msgspec.Struct, frozen=True, kw_only=True):
-    """``repo.json``: what a repository is, signed by its own key. ``created`` is seconds since the epoch."""
-
-    format: str = "rekindle repository"
-    version: int = 1
-    id: str
-    created: float
-    chunk_size: int = DEFAULT_CHUNK_SIZE
-    hash: str = "keyed-blake3-256"
-    compression: str = "zstd"
-    cipher: str = "aes-256-gcm"
-    signature_algorithm: str = "ed25519"
-    public_key: str = ""
-    signature: str = ""
-
-    def signed_bytes(self) -> bytes:
-        """What the signature covers."""
-        return msgspec.json.encode(msgspec.structs.replace(self, signature=""))
 
 
 @runtime_checkable
 class _Exclusive(Protocol):
     def exclusive(self, host: str) -> AbstractContextManager[None]: ...
-
-
-_FROM_COPY = "Copy it from another copy of the repository: it never changes, so any copy's will do."
 
 
 class Repository:
@@ -132,7 +108,7 @@ class Repository:
         Raises NotFoundError (no repository there), AccessError (wrong secret), IntegrityError (forged repo.json).
         """
         file = read_repository_file(store)
-        keys = RepositoryKeys(_master_key(store, secret), file.id)
+        keys = RepositoryKeys(unwrap_master_key(store, secret), file.id)
         verify_repository_file(file, keys)
         return cls(store, file, keys)
 
@@ -283,89 +259,6 @@ class Repository:
             yield
 
 
-def list_hosts(store: ObjectStore) -> list[str]:
-    """The names of all hosts with a point, sorted; needs no keys."""
-    return sorted({parsed.host for info in store.list("points/") if (parsed := parse_name(info.name))})
-
-
-def list_points(store: ObjectStore, host: str) -> list[PointSummary]:
-    """All points of a host, newest last, from their names alone; needs no keys."""
-    names = (parse_name(info.name) for info in store.list(f"points/{check_host(host)}/"))
-    found = [PointSummary(id=n.digest, host=n.host, created=n.created / 1e6) for n in names if n is not None]
-    return sorted(found, key=lambda summary: summary.created)
-
-
-def choose_point(points: Sequence[PointSummary], text: str) -> PointSummary:
-    """The one of a host's points, newest last, that ``text`` means; see ``Repository.point``.
-
-    Raises NotFoundError, UsageError (ambiguous).
-    """
-    if text == "latest":
-        return points[-1]
-    if re.fullmatch(rf"[0-9a-fA-F]{{{MIN_PREFIX},64}}", text):
-        matching = [point for point in points if point.id.startswith(text.lower())]
-        if len(matching) == 1:
-            return matching[0]
-        if matching:
-            raise UsageError(
-                f"'{text}' names {len(matching)} points of '{points[0].host}'.", hint="Type more of the id."
-            )
-    else:
-        with contextlib.suppress(UsageError):
-            return newest_at(points, parse_when(text, datetime.datetime.now().astimezone()).last)
-    raise NotFoundError(
-        f"Host '{points[0].host}' has no point '{text}'.",
-        hint=f"It has {len(points)}, the newest is {points[-1].id[:12]}; 'latest' means that one, and a time like "
-        f"{EXAMPLES} the last one before it.",
-    )
-
-
-def newest_at(points: Sequence[PointSummary], moment: float) -> PointSummary:
-    """Of a host's points, newest last, the newest at or before ``moment``: each one is consistent, or it would not
-    have been committed. Raises NotFoundError."""
-    found = [point for point in points if point.created <= moment]
-    if not found:
-        oldest = datetime.datetime.fromtimestamp(points[0].created).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-        raise NotFoundError(
-            f"'{points[0].host}' has no point of that time or before it.",
-            hint=f"The oldest one is of {oldest.strip()}.",
-        )
-    return found[-1]
-
-
-def read_repository_file(store: ObjectStore) -> RepositoryFile:
-    """``repo.json``, not yet verified. Raises NotFoundError, IntegrityError."""
-    try:
-        data = store.get(REPOSITORY)
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"There is no Rekindle repository in {getattr(store, 'location', 'this place')}.",
-            hint="Check the path or address; 'rekindle repo init' makes one.",
-        ) from error
-    try:
-        file = msgspec.json.decode(data, type=RepositoryFile)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise IntegrityError(f"{REPOSITORY} is damaged: {error}.", hint=_FROM_COPY) from error
-    if file.version != 1:
-        raise IntegrityError(f"The repository has version {file.version}.", hint="A newer release may open it.")
-    if msgspec.json.encode(file) != data:
-        raise IntegrityError(f"{REPOSITORY} is damaged: it was altered after it was written.", hint=_FROM_COPY)
-    return file
-
-
-def verify_repository_file(file: RepositoryFile, keys: RepositoryKeys) -> None:
-    """Check the signature with our own key. Raises IntegrityError."""
-    try:
-        signature = bytes.fromhex(file.signature)
-        if signature.hex() != file.signature:
-            raise ValueError("not the digits that were written")
-        keys.signing_key.public_key().verify(signature, file.signed_bytes())
-    except (InvalidSignature, ValueError) as error:
-        raise IntegrityError(
-            f"The signature of {REPOSITORY} is wrong: it was altered or replaced.", hint=_FROM_COPY
-        ) from error
-
-
 def read_verified(store: ObjectReader, name: str) -> bytes:
     """A whole object, its bytes checked against the digest in its name. Raises IntegrityError, NotFoundError."""
     data = store.get(name)
@@ -376,35 +269,3 @@ def read_verified(store: ObjectReader, name: str) -> bytes:
             hint="'rekindle repo check' tells which points are hurt; a copy of the repository may have it whole.",
         )
     return data
-
-
-def encode_key_file(key_file: KeyFile) -> bytes:
-    """The bytes of ``keys/<id>.json``: the JSON, and behind it the hex BLAKE3 of the JSON on a line of its own."""
-    encoded = msgspec.json.encode(key_file)
-    return encoded + b"\n" + digest(encoded).encode() + b"\n"
-
-
-def decode_key_file(data: bytes) -> KeyFile:
-    """Read ``keys/<id>.json``. Raises IntegrityError."""
-    encoded, _, check = data.partition(b"\n")
-    if check != digest(encoded).encode() + b"\n":
-        raise IntegrityError("A key file (keys/) is damaged: its check sum is wrong.", hint=_FROM_COPY)
-    try:
-        return msgspec.json.decode(encoded, type=KeyFile)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise IntegrityError(f"A key file (keys/) is damaged: {error}.", hint=_FROM_COPY) from error
-
-
-def _master_key(store: ObjectStore, secret: str) -> bytes:
-    kind = "recovery-key" if looks_like_recovery_key(secret) else "passphrase"
-    problem: Exception | None = None
-    for info in store.list("keys/"):
-        try:
-            key_file = decode_key_file(store.get(info.name))
-            if key_file.kind == kind:
-                return unwrap(key_file, secret)
-        except (AccessError, IntegrityError) as error:
-            problem = error if problem is None or isinstance(error, AccessError) else problem
-    if problem is not None:
-        raise problem
-    raise AccessError(f"The repository has no key that a {kind.replace('-', ' ')} opens.")
