@@ -1,0 +1,173 @@
+"""Every screen of the console on the VGA console of a booted machine, readable with the medium's own font.
+
+Minutes without KVM, so it is asked for by name: ``REKINDLE_SCREENS=1``. ``REKINDLE_SCREENSHOTS=DIR`` keeps the
+pictures (those of ``docs/img/vga`` were made so); the times of its start are printed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from recovery.units import GIB, MIB
+from tests.bench.boot import STAGES, ask_system, measure
+from tests.e2e.lab.accel import best_acceleration
+from tests.e2e.lab.hardware import DiskSpec, Hardware, free_port, make_blank_disk
+from tests.e2e.lab.qemu import Machine
+from tests.e2e.lab.screen import UNKNOWN, ScreenReader
+from tests.e2e.lab.server import Serving, rekindle, serving
+from tests.support.vm_host import ROOT, make_vm_host
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not os.environ.get("REKINDLE_SCREENS"), reason="set REKINDLE_SCREENS=1"),
+]
+PASSPHRASE = "correct horse battery staple"
+SERIAL = "S5GXNX0T103344"
+
+
+class Tour:
+    """Goes from screen to screen, looks at each, keeps a picture."""
+
+    def __init__(self, machine: Machine, pictures: Path, limit: float) -> None:
+        self.machine, self.pictures, self.limit = machine, pictures, limit
+        self.seen: list[str] = []
+
+    def look(self, name: str, pattern: str) -> str:
+        """Wait for ``pattern``, until the screen stands still; every cell must be a glyph of the medium's font."""
+        self.machine.wait_for_screen(pattern, self.limit)
+        before = ""
+        while (text := self.machine.wait_for_screen(pattern, self.limit)) != before:
+            before = text
+        self.machine.screenshot(self.pictures / f"{name}.png")
+        assert UNKNOWN not in text, f"{name}: a cell that is in no font\n{text}"
+        self.seen.append(name)
+        return text
+
+    def press(self, *keys: str) -> None:
+        self.machine.press(*keys, pause=0.5)
+
+    def type(self, text: str) -> None:
+        self.machine.type(text)
+
+
+def test_every_screen_of_a_booted_medium(tmp_path: Path) -> None:
+    host = make_vm_host(tmp_path)
+    repository, secret = tmp_path / "repository", tmp_path / "secret"
+    secret.write_text(PASSPHRASE + "\n")
+    rekindle("repo", "init", repository, "--passphrase-file", secret)
+    words: list[str | Path] = ["--host", "vhost1", "--firmware", "bios", "--secret-file", secret]
+    rekindle("capture", repository, host.disk, *words, "--note", "before the update")
+    with host.disk.open("r+b") as file:  # the host works on
+        file.seek(480 * MIB)
+        file.write(os.urandom(20 * MIB))
+    rekindle("capture", repository, host.disk, *words)
+    (port,) = free_port()
+    with serving(repository, tmp_path / "server.log", port, names=("10.0.2.2",)) as server:
+        code = rekindle("code", "issue", "--host", "vhost1", "--state", server.state)[-1]["code"]
+        medium = Path(os.environ.get("REKINDLE_MEDIUM", tmp_path / "medium.iso"))
+        if "REKINDLE_MEDIUM" not in os.environ:
+            build(medium, server)
+        disks = (
+            DiskSpec(make_blank_disk(tmp_path / "target.raw", 4 * GIB), "nvme", SERIAL),
+            DiskSpec(host.disk, "sata", "ZHZ0A1B2"),
+        )
+        hardware = Hardware(firmware="bios", cdrom=medium, disks=disks, memory=1024)
+        accel = best_acceleration(medium.parent / "netboot/vmlinuz")
+        reader = ScreenReader.default(medium.with_suffix(".psf"))
+        pictures = Path(os.environ.get("REKINDLE_SCREENSHOTS", tmp_path / "pictures"))
+        with Machine(hardware, tmp_path / "vm", accel, reader) as machine:
+            measure(machine, STAGES["recovery"], "")
+            tour = Tour(machine, pictures, 60 * accel.slowness)
+            restore(tour, str(code))
+            others(tour)
+            ask_system(machine, accel.slowness)
+    with (tmp_path / "target.raw").open("rb") as restored, host.disk.open("rb") as captured:
+        restored.seek(ROOT[0])
+        captured.seek(ROOT[0])
+        assert restored.read(ROOT[1]) == captured.read(ROOT[1])
+    print(f"{len(tour.seen)} screens: {', '.join(tour.seen)}")
+
+
+def build(medium: Path, server: Serving) -> None:
+    words = ["--server", f"https://10.0.2.2:{server.port}", "--ca", server.ca_fingerprint, "--output", str(medium)]
+    rekindle("iso", "build", *words, "--netboot", medium.parent / "netboot")
+
+
+def restore(tour: Tour, code: str) -> None:
+    """The way of a restore, with its dialogs."""
+    tour.look("task", "> Restore a host")
+    tour.press("ret")
+    tour.look("repository", r"trusted: signed")
+    tour.press("ret", "ret")
+    tour.type(code)
+    tour.press("ret")
+    tour.type("wrong")
+    tour.press("ret")
+    tour.look("repository-refused", r"│ Error")
+    tour.press("ret")
+    tour.press(*["backspace"] * 5)
+    tour.type(PASSPHRASE)
+    tour.press("ret")
+    tour.look("host", "> vhost1")
+    tour.press("ret")
+    tour.look("point", r"(?s)step 4 of 8(?!.*[Rr]eading).*VM +db")
+    tour.press("tab", "tab")
+    tour.look("point-details-button", r"\[>Details<\]")
+    tour.press("ret")
+    tour.look("point-details", r"│ Consistency")
+    tour.press("esc", "shift+tab", "shift+tab", "ret")
+    tour.look("target-disks", r"\[>Continue<\]")
+    tour.press("shift+tab", "shift+tab", "spc")  # the little host has no kernel to be made bootable
+    tour.look("target-disks-not-adapted", r"\[ \] Make it boot here")
+    tour.press("tab", "tab", "ret")
+    tour.look("plan", "The restore is possible")
+    tour.press("pgdn")
+    tour.look("plan-more", "Report what was done")
+    tour.press("ret")
+    tour.look("confirm", "Type its serial number")
+    tour.type("wrong")
+    tour.press("ret")
+    tour.look("confirm-wrong", "That is not the serial number")
+    tour.press(*["backspace"] * 5)
+    tour.type(SERIAL)
+    tour.press("ret")
+    tour.look("confirm-right", r"\[>Restore now<\]")
+    tour.press("ret")
+    tour.machine.wait_for_screen(r"Rekindle · (Restore|Result)", tour.limit)
+    tour.machine.screenshot(tour.pictures / "restore.png")
+    tour.look("result", r"is complete")
+    tour.press("right", "right", "ret")
+    tour.look("qr", "It says")
+    tour.press("esc", "f10")
+    tour.look("power", "Leave console")
+    tour.press("esc", "end")
+
+
+def others(tour: Tour) -> None:
+    """What is not on that way."""
+    tour.press(*["right"] * 4)
+    tour.look("new-task-button", r"\[>New task<\]")
+    tour.press("ret")
+    tour.look("task-again", "What shall be done")
+    tour.press("f1")
+    tour.look("help", "Help · Task")
+    tour.press("esc")
+    tour.press("home", *["down"] * 4, "ret")
+    tour.look("remote-access", r"\[>OK<\]")
+    tour.press("right", "ret")
+    tour.look("remote-access-on", r"ssh root@")
+    tour.press("esc", "home", *["down"] * 3, "ret")
+    tour.look("repair", "Which disks does the host start from")
+    tour.press("esc", "home", "ret")
+    tour.look("repository-again", "Where the recovery points are")
+    tour.press("esc")
+    tour.look("network", "Interface +Link")
+    tour.press("esc", "f2")
+    tour.look("shell", "Type exit to return")
+    tour.type("exit\n")
+    tour.machine.wait_for_screen(r"What shall be done", tour.limit)
+    assert re.search(r"F1 help|F10 power", tour.machine.serial_text()), "the serial line is a window too"
