@@ -18,7 +18,13 @@ from tests.e2e.lab.storyboard.restored import Shell
 from tests.support.captures import take
 from tests.support.repositories import PASSPHRASE, new_repository
 
-pytestmark = [pytest.mark.e2e, pytest.mark.root]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.root,
+    pytest.mark.skipif(
+        not os.environ.get("REKINDLE_LANDINGS"), reason="half an hour, not yet seen to pass: REKINDLE_LANDINGS=1"
+    ),
+]
 
 #: The host had 8 GiB in sectors of 512 bytes.
 _SIZE = 7 * GIB
