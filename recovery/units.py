@@ -49,6 +49,11 @@ def format_size(size: int) -> str:
     )
 
 
+def format_count(count: int, noun: str, plural: str = "") -> str:
+    """``1, "disk"`` -> ``"1 disk"``, ``2, "disk"`` -> ``"2 disks"``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def parse_size(text: str) -> int:
     """``"64 MiB"``, ``"64M"``, ``"20GB"`` or ``"4096"`` -> bytes. Raises UsageError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)

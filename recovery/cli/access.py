@@ -22,9 +22,11 @@ from recovery.repository.repository import Repository
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OPTIONS = (
-    click.option("--secret-file", type=click.Path(path_type=Path, dir_okay=False),
-                 help="File with the repository's passphrase or recovery key ('-': stdin). Asked for otherwise."),
+_SECRET = click.option(
+    "--secret-file", type=click.Path(path_type=Path, dir_okay=False),
+    help="File with the repository's passphrase or recovery key ('-': stdin). Asked for otherwise.",
+)  # fmt: skip
+_LOGIN = (
     click.option("--user", default="", help="User of the server."),
     click.option("--password-file", type=click.Path(path_type=Path, dir_okay=False),
                  help="File with the user's password ('-': stdin). Asked for otherwise."),
@@ -39,7 +41,12 @@ _OPTIONS = (
 
 def repository_options(function: F) -> F:
     """Add the shared options; the command gets them as keyword arguments and hands them to ``open_repository``."""
-    for option in reversed(_OPTIONS):
+    return _SECRET(login_options(function))
+
+
+def login_options(function: F) -> F:
+    """Add those that a command needs which only looks from outside: it hands them to ``read_credentials``."""
+    for option in reversed(_LOGIN):
         function = option(function)
     return function
 

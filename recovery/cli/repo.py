@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from recovery.cli.access import open_repository, read_credentials, read_secret, repository_options
+from recovery.cli.access import login_options, open_repository, read_credentials, read_secret, repository_options
 from recovery.cli.console import PlainConsole
 from recovery.cli.progress import progress_listener
 from recovery.errors import IntegrityError, UsageError
@@ -19,7 +19,7 @@ from recovery.repository.identity import read_repository_file
 from recovery.repository.location import is_remote, open_store
 from recovery.repository.points import list_hosts, list_points
 from recovery.repository.repository import Repository
-from recovery.units import format_duration, format_size, parse_size
+from recovery.units import format_count, format_duration, format_size, parse_size
 
 #: As for a user's password; whoever has a copy of the repository can try passphrases without anybody's notice.
 MIN_PASSPHRASE = 10
@@ -80,11 +80,10 @@ def init(
 
 @repo.command()
 @click.argument("location")
-@repository_options
+@login_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(location: str, as_json: bool, **access: Any) -> None:
     """Describe the repository at LOCATION: parameters, hosts, points, what it holds. Needs no passphrase."""
-    access.pop("secret_file")
     store = open_store(location, read_credentials(location, **access))
     file = read_repository_file(store)
     hosts = {host: len(list_points(store, host)) for host in list_hosts(store)}
@@ -97,9 +96,9 @@ def info(location: str, as_json: bool, **access: Any) -> None:
         return
     click.echo(f"Repository {file.id} (format {file.version}), chunks of {format_size(file.chunk_size)}")
     click.echo(f"Cipher {file.cipher}, ids {file.hash}, compression {file.compression}")
-    click.echo(f"{len(packs)} pack{'' if len(packs) == 1 else 's'}, {format_size(stored)} stored")
+    click.echo(f"{format_count(len(packs), 'pack')}, {format_size(stored)} stored")
     for host, count in hosts.items():
-        click.echo(f"  {host}: {count} recovery point{'' if count == 1 else 's'}")
+        click.echo(f"  {host}: {format_count(count, 'recovery point')}")
 
 
 @repo.command("check")
@@ -124,7 +123,7 @@ def check_command(location: str, read_data: bool, mark: bool, as_json: bool, **a
         _show(report)
     if not report.ok:
         raise IntegrityError(
-            f"{len(report.damages)} object(s) of the repository are damaged.",
+            f"{format_count(len(report.damages), 'object')} of the repository damaged.",
             hint="Points that are not named are whole. Copy the named objects from another copy of the repository"
             + _next_captures(report, mark),
         )

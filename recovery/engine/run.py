@@ -29,7 +29,7 @@ from recovery.repository.failover import copies_of, location_of
 from recovery.repository.repository import Repository
 from recovery.restore.disk import RestoreOptions, restore_disk
 from recovery.restore.report import DiskReport
-from recovery.units import format_duration, format_rate, format_size
+from recovery.units import format_count, format_duration, format_rate, format_size
 
 #: The step before the first, when there is time for a person to stop the run.
 COUNTDOWN = "countdown"
@@ -212,7 +212,8 @@ class Run:
             if disk.damaged:
                 self.warnings.append(
                     f"{format_size(disk.lost)} of {disk.disk} were in no copy of the repository and are zeros now, in "
-                    f"{len(disk.damaged)} place(s), which the report lists. Check the filesystems before using them."
+                    f"{format_count(len(disk.damaged), 'place')}, which the report lists. "
+                    "Check the filesystems before using them."
                 )
         left_out = {d.name for d in self.point.body.disks} - {disk.disk for disk in self.disks}
         if left_out:
@@ -220,7 +221,7 @@ class Run:
         if not self.plan.choices.adapt:
             self.warnings.append("The host was not adapted to a machine; 'rekindle adapt' does that.")
         total = sum(disk.logical for disk in self.disks)
-        return f"{len(self.disks)} disk(s), {format_size(total)} restored to point {self.point.id[:12]}."
+        return f"{format_count(len(self.disks), 'disk')}, {format_size(total)} restored to point {self.point.id[:12]}."
 
     def _number(self, step: str) -> int:
         return next((n for n, planned in enumerate(self.plan.steps, 1) if planned.id == step), 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recovery.layout import Content, Partition, VolumeGroup
 from recovery.machine.model import Disk, Machine
-from recovery.units import format_size
+from recovery.units import format_count, format_size
 
 _KINDS = {
     "LVM2_member": "LVM physical volume",
@@ -56,7 +56,7 @@ def _describe_group(group: VolumeGroup, disk: Disk) -> str:
     )
     mine = {disk.content.uuid, *(p.content.uuid for p in disk.table.partitions)}
     others = len([uuid for uuid in group.pv_uuids if uuid not in mine])
-    spread = f" It also lies on {others} other physical volume(s), which become useless without it." if others else ""
+    spread = f" It also lies on {format_count(others, 'other physical volume')}, useless without it." if others else ""
     return f"LVM volume group {group.name}{' with ' + volumes if volumes else ' without volumes'}.{spread}"
 
 

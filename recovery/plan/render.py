@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recovery.plan.model import Problem, RestorePlan
 from recovery.plan.names import short_name
-from recovery.units import format_size
+from recovery.units import format_count, format_size
 
 _MARKS = {"error": "REFUSED", "warning": "WARNING", "info": "NOTE"}
 
@@ -20,7 +20,8 @@ def render_plan(plan: RestorePlan) -> list[str]:
     """All of it: targets and losses, steps, problems, verdict."""
     lines = [
         f"Plan {plan.id[:12]}: restore {plan.choices.host} to point {plan.choices.point[:16]}",
-        f"  {len(plan.assignments)} disk(s), {format_size(plan.logical)}, {format_size(plan.used)} of it content",
+        f"  {format_count(len(plan.assignments), 'disk')}, {format_size(plan.logical)}, "
+        f"{format_size(plan.used)} of it content",
         "",
         "Disks:",
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from recovery.layout import PartitionTable
-from recovery.units import format_size
+from recovery.units import format_count, format_size
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +62,8 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
         if not self.verified:
             return "not read back"
         if self.damaged:
-            return f"{format_size(self.lost)} lost in {len(self.damaged)} place(s), the rest read back and right"
+            places = format_count(len(self.damaged), "place")
+            return f"{format_size(self.lost)} lost in {places}, the rest read back and right"
         if self.root_matched and self.journals:
             made = f"what the keyframe and {self.journals} journals under the signed root make"
             return f"all of it read back, it is {made}: {self.root}"

@@ -133,14 +133,15 @@ class App:
             raise HttpError(429, error, {"Retry-After": str(wait)})
         # Counted before the answer is known, or many attempts at once would all be free.
         self.limiter.failed(*keys)
+        revocations = self.tokens.revocations()
         try:
             grant = self._redeem(login, address)
+            issued = self.tokens.issue(grant, revocations)
         except AccessError as error:
             self.metrics.add("rekindle_logins_total", way=way, result="refused")
             self.state.audit(login.user[:64], address, "login refused", way)
             raise HttpError(401, error) from error
         self.limiter.succeeded(*keys)
-        issued = self.tokens.issue(grant)
         self.metrics.add("rekindle_logins_total", way=way, result="accepted")
         self.state.audit(grant.actor, address, "login", f"{way} {grant.role} {' '.join(grant.hosts)}")
         return issued

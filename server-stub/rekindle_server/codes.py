@@ -19,7 +19,7 @@ from recovery.errors import AccessError, NotFoundError, UsageError
 from recovery.format.names import check_host
 from rekindle_server.policy import Grant
 from rekindle_server.state import State
-from rekindle_server.users import hashing
+from rekindle_server.users import end_tokens, hashing
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 LENGTH = 12
@@ -102,7 +102,7 @@ class Codes:
             now = self._state.clock()
             if db.execute("UPDATE codes SET revoked = ? WHERE id = ?", (now, code_id)).rowcount == 0:
                 raise NotFoundError(f"There is no recovery code '{code_id}'.", hint="See 'rekindle code list'.")
-            db.execute("DELETE FROM tokens WHERE actor = ?", (_actor(code_id),))
+            end_tokens(db, _actor(code_id))
         self._state.audit("console", "", "code revoked", code_id)
 
     def redeem(self, typed: str, address: str, attempt: str = "") -> Grant | None:

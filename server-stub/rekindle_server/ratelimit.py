@@ -37,8 +37,8 @@ class RateLimiter:
         """An attempt under these keys failed."""
         now = self._clock()
         with self._lock:
-            if len(self._failures) > _MAX_KEYS:
-                self._failures = {k: v for k, v in self._failures.items() if now - v[1] < FORGET_AFTER}
+            if len(self._failures) >= _MAX_KEYS:
+                self._forget(now)
             for key in keys:
                 count, at, _ = self._failures.get(key, (0, now, 0.0))
                 count = 1 if now - at > FORGET_AFTER else count + 1
@@ -47,10 +47,18 @@ class RateLimiter:
                 self._failures[key] = (count, now, delay)
 
     def succeeded(self, *keys: str) -> None:
-        """An attempt under these keys succeeded: their failures are forgotten."""
+        """An attempt under these keys succeeded. A user's failures are forgotten; an address gets just this attempt
+        back and may go on at once, or one valid account would make guessing at all others free."""
         with self._lock:
             for key in keys:
-                self._failures.pop(key, None)
+                count, at, _ = self._failures.pop(key, (0, 0.0, 0.0))
+                if not key.startswith("user:") and count > 1:
+                    self._failures[key] = (count - 1, at, 0.0)
+
+    def _forget(self, now: float) -> None:
+        """Keep the table bounded: what is old goes, and if that is not half of it, the oldest."""
+        newest_first = sorted(self._failures.items(), key=lambda item: item[1][1], reverse=True)
+        self._failures = {k: v for k, v in newest_first[: _MAX_KEYS // 2] if now - v[1] < FORGET_AFTER}
 
 
 def address_key(address: str) -> str:

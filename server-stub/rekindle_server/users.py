@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import sqlite3
 import threading
 
 import msgspec
@@ -104,7 +105,7 @@ class Users:
         with self._state.transaction() as db:
             if db.execute("DELETE FROM users WHERE name = ?", (name,)).rowcount == 0:
                 raise unknown_user(name)
-            db.execute("DELETE FROM tokens WHERE actor = ?", (name,))
+            end_tokens(db, name)
         self._state.audit("console", "", "user removed", name)
 
     def set_password(self, name: str, password: str) -> None:
@@ -113,7 +114,7 @@ class Users:
         with self._state.transaction() as db:
             if db.execute("UPDATE users SET password = ? WHERE name = ?", (hashed, name)).rowcount == 0:
                 raise unknown_user(name)
-            db.execute("DELETE FROM tokens WHERE actor = ?", (name,))
+            end_tokens(db, name)
         self._state.audit("console", "", "password changed", name)
 
     def list(self) -> list[User]:
@@ -150,12 +151,22 @@ class Tokens:
         self._state = state
         self._lifetime = lifetime
 
-    def issue(self, grant: Grant) -> IssuedToken:
-        """A new token for the grant. Raises SpaceError."""
+    def revocations(self) -> int:
+        """How often tokens of somebody were ended. To be asked before a password or code is compared, for issue()."""
+        rows = self._state.rows("SELECT value FROM meta WHERE key = 'revocations'")
+        return int(rows[0]["value"]) if rows else 0
+
+    def issue(self, grant: Grant, revocations: int | None = None) -> IssuedToken:
+        """A new token for the grant. Raises SpaceError, and AccessError when tokens were ended since ``revocations``.
+
+        Comparing a password takes long enough for its user to be removed meanwhile, and such a token would live on.
+        """
         token = "rkt_" + secrets.token_urlsafe(32)
         now = self._state.clock()
         row = (_hash(token), grant.actor, grant.role, json.dumps(grant.hosts), now, now + self._lifetime, MAX_LIFETIME)
         with self._state.transaction() as db:
+            if revocations is not None and revocations != self.revocations():
+                raise AccessError("Users or codes were changed during this login.", hint="Log in again.")
             db.execute("DELETE FROM tokens WHERE expires < ?", (now - 86400,))
             db.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return IssuedToken(
@@ -205,6 +216,12 @@ class Tokens:
             seconds=max(0.0, row["expires"] - now),
             renewable_until=row[1],
         )
+
+
+def end_tokens(db: sqlite3.Connection, actor: str) -> None:
+    """End every token of a user or code, and of whoever is logging in at this moment."""
+    db.execute("DELETE FROM tokens WHERE actor = ?", (actor,))
+    db.execute("INSERT INTO meta VALUES ('revocations', 1) ON CONFLICT (key) DO UPDATE SET value = meta.value + 1")
 
 
 def _hash(token: str) -> bytes:

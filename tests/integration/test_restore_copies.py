@@ -86,7 +86,7 @@ def test_what_no_copy_has_is_zeros_when_asked_for_and_listed(copies: Copies, tmp
     assert report.verified and not report.root_matched
     assert report.verified_bytes == report.logical == report.written + report.zeroed + report.skipped
     assert "left as zeros" in texts(events)
-    assert "lost in 5 place(s)" in report.verdict()
+    assert "lost in 5 places" in report.verdict()
 
 
 def test_without_being_asked_the_restore_stops_and_says_where(copies: Copies, tmp_path: Path) -> None:

@@ -48,8 +48,10 @@ def test_success_and_time_forget() -> None:
     assert limiter.wait_time("user:u") == limiter.wait_time("address:other", "user:u") == 8
     limiter.succeeded("address:a", "user:u")
     assert limiter.wait_time("address:a", "user:u") == 0
-    for _ in range(8):
-        limiter.failed("address:a")
+    limiter.failed("user:u")
+    assert limiter.wait_time("user:u") == 0
+    limiter.failed("address:a")
+    assert limiter.wait_time("address:a") == 8, "one valid account must not make guessing at others free"
     clock.now += FORGET_AFTER + 1
     limiter.failed("address:a")
     assert limiter.wait_time("address:a") == 0
@@ -62,6 +64,18 @@ def test_delays_are_bounded(failures: int) -> None:
         limiter.failed("address:a", user_key("u"))
     assert limiter.wait_time("address:a") <= MAX_DELAY_ADDRESS
     assert limiter.wait_time(user_key("u")) <= MAX_DELAY_USER
+
+
+def test_the_table_of_failures_is_bounded() -> None:
+    clock = Clock()
+    limiter = RateLimiter(clock)
+    for i in range(30_000):
+        clock.now += 0.001
+        limiter.failed(f"address:{i}")
+    assert len(limiter._failures) <= 10_000
+    for _ in range(FREE_FAILURES - 1):
+        limiter.failed("address:29999")
+    assert limiter.wait_time("address:29999") > 0, "the newest are kept"
 
 
 def test_addresses_that_one_machine_owns_count_as_one() -> None:

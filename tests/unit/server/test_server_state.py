@@ -97,6 +97,18 @@ def test_a_token_expires_and_is_renewed_up_to_its_end(state: State, clock: Clock
         tokens.check(token + "x")
 
 
+def test_a_login_that_was_under_way_when_its_user_was_removed_gets_no_token(state: State) -> None:
+    them, tokens = Users(state), Tokens(state)
+    them.add("ann", "restore", (), PASSWORD)
+    before = tokens.revocations()
+    grant = them.verify("ann", PASSWORD)
+    assert grant is not None
+    them.remove("ann")
+    with pytest.raises(AccessError, match="during this login"):
+        tokens.issue(grant, before)
+    assert tokens.issue(grant, tokens.revocations()).token
+
+
 def test_a_new_password_or_no_user_ends_tokens(state: State) -> None:
     them, tokens = Users(state), Tokens(state)
     them.add("ann", "restore", (), PASSWORD)

@@ -172,7 +172,7 @@ def test_the_report_names_what_was_lost_and_the_root() -> None:
     damaged = (Damage(offset=4096, length=512), Damage(offset=10**9, length=65536, partition=3, content="ext4"))
     hurt = msgspec.structs.replace(disk, damaged=damaged)
     text = report_text(msgspec.structs.replace(report, disks=(hurt,)), {}, 76).plain
-    assert "lost in 2 place(s)" in text
+    assert "lost in 2 places" in text
     assert "lost: byte 4096: 512 bytes, outside of any partition" in text
     assert "lost: byte 1000000000: 65536 bytes, partition 3 (ext4)" in text
     assert max(len(line) for line in text.splitlines()) <= 76
