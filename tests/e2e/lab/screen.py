@@ -24,6 +24,8 @@ _CP437_LOW = "☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬�
 _PSF1_MAGIC, _PSF2_MAGIC = b"\x36\x04", b"\x72\xb5\x4a\x86"
 #: How many pixels may differ (a cursor covers 16 to 24 of them).
 _TOLERANCE = 24
+#: Rows remembered, each with its pixels: 60 KiB on a frame buffer.
+_ROWS_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class ScreenReader:
     def __init__(self, fonts: Iterable[Font]) -> None:
         self.fonts = tuple(fonts)
         self._near: dict[tuple[int, bytes], str] = {}
+        self._rows: dict[tuple[int, int, bytes, bytes], str] = {}
 
     @classmethod
     def default(cls, *psf: Path) -> ScreenReader:
@@ -119,25 +122,37 @@ class ScreenReader:
 
     def text(self, image: Image.Image) -> str:
         """The characters, a line a row, spaces on the right cut off. The font that reads the most cells wins."""
-        candidates = ["\n".join(self._read(image, number)) for number in range(len(self.fonts))]
+        pixels = image.convert("RGB").tobytes()
+        ground = _most_common_colour(pixels)
+        candidates = ["\n".join(self._read(image, pixels, ground, number)) for number in range(len(self.fonts))]
         return min(candidates, key=lambda text: text.count(UNKNOWN), default="")
 
-    def _read(self, image: Image.Image, number: int) -> list[str]:
+    def _read(self, image: Image.Image, pixels: bytes, ground: bytes, number: int) -> list[str]:
         font = self.fonts[number]
         width = 9 if image.size == VGA_TEXT_MODE and font.width == 8 else font.width
-        height = font.height
-        columns, rows = image.width // width, image.height // height
-        pixels = _colour_numbers(image)
+        stride = image.width * 3 * font.height
         lines = []
-        for row in range(rows):
-            scans = [pixels[y * image.width : (y + 1) * image.width] for y in range(row * height, (row + 1) * height)]
-            if len(set(b"".join(scans))) == 1:
-                lines.append("")
-                continue
-            starts = range(0, columns * width, width)
-            cells = "".join(self._cell(b"".join(scan[x : x + font.width] for scan in scans), number) for x in starts)
-            lines.append(cells.rstrip())
+        for start in range(0, image.height // font.height * stride, stride):
+            row = pixels[start : start + stride]
+            # Between two looks at a console few rows change, and reading one costs a thousand times finding it.
+            key = (number, width, ground, row)
+            if key not in self._rows:
+                if len(self._rows) >= _ROWS_KEPT:
+                    self._rows.clear()
+                self._rows[key] = self._line(_colour_numbers(row, ground), image.width, width, number)
+            lines.append(self._rows[key])
         return lines
+
+    def _line(self, pixels: bytes, line: int, width: int, number: int) -> str:
+        """One row of cells. ``pixels``: ``line`` bytes for each of its scan lines, each the number of its colour."""
+        font = self.fonts[number]
+        if len(set(pixels)) == 1:
+            return ""
+        scans = [pixels[y * line : (y + 1) * line] for y in range(font.height)]
+        starts = range(0, line // width * width, width)
+        return "".join(
+            self._cell(b"".join(scan[x : x + font.width] for scan in scans), number) for x in starts
+        ).rstrip()
 
     def _cell(self, cell: bytes, number: int) -> str:
         colours = Counter(cell).most_common()
@@ -167,8 +182,15 @@ class ScreenReader:
         return self._near[key]
 
 
-def _colour_numbers(image: Image.Image) -> bytes:
-    """One byte a pixel: the number of its colour. A console has few; of a picture with many, the rarest share 255."""
-    colours = sorted(image.getcolors(maxcolors=1 << 24) or [], reverse=True, key=lambda entry: entry[0])
-    numbers = {colour: min(number, 255) for number, (_, colour) in enumerate(colours)}
-    return bytes(map(numbers.__getitem__, image.get_flattened_data()))
+def _most_common_colour(pixels: bytes) -> bytes:
+    # Every 31st pixel: a prime, so that it does not fall on the same column of every cell.
+    return Counter(pixels[at : at + 3] for at in range(0, len(pixels), 3 * 31)).most_common(1)[0][0]
+
+
+def _colour_numbers(pixels: bytes, ground: bytes) -> bytes:
+    """One byte a pixel: the number of its colour, 0 for ``ground``. A console has few colours; of a picture with many
+    the rarest share 255."""
+    colours = [pixels[at : at + 3] for at in range(0, len(pixels), 3)]
+    others = (colour for colour, _ in Counter(colours).most_common() if colour != ground)
+    numbers = {ground: 0, **{colour: min(number, 255) for number, colour in enumerate(others, 1)}}
+    return bytes(map(numbers.__getitem__, colours))

@@ -200,7 +200,8 @@ class Operator:
                 self.picture("restore")
                 pictures += 1
                 next_picture = time.monotonic() + 15.0 * pictures
-            time.sleep(1)
+            # A look costs the machine a picture of its screen, and it has one emulated processor for the restore.
+            time.sleep(self.patience)
 
     def restore_until(self, part: float, timeout: float) -> float:
         """Watch until this part (0 to 1) of all bytes is done; returns the part that is. Raises LabError when the
