@@ -33,16 +33,33 @@ _NO_MODULES = (
     "drivers/accel", "drivers/mtd", "drivers/firewire", "drivers/net/wan", "drivers/net/hamradio", "drivers/net/fddi",
     "drivers/net/usb", "drivers/net/arcnet", "drivers/net/can", "drivers/net/wwan", "drivers/mmc", "drivers/pcmcia",
     "net/mac80211", "net/wireless", "net/sctp", "net/ceph", "drivers/block/drbd", "drivers/target",
+    "drivers/platform", "drivers/video", "drivers/i2c/busses", "drivers/leds", "drivers/watchdog", "drivers/misc",
+    "drivers/mfd", "drivers/w1", "drivers/edac", "drivers/hwtracing", "drivers/power", "drivers/gpio",
+    "drivers/thermal", "drivers/pinctrl", "drivers/nfc", "net/nfc", "drivers/uio", "drivers/spi", "drivers/memstick",
+    "drivers/gnss", "drivers/soundwire", "drivers/nvdimm", "drivers/dax", "drivers/atm", "net/atm", "drivers/vfio",
+    "drivers/accessibility", "drivers/cpufreq", "drivers/usb/serial", "drivers/usb/misc", "drivers/usb/typec",
+    "drivers/usb/image", "drivers/usb/atm", "drivers/xen", "drivers/iommu", "drivers/nvme/target", "drivers/net/phy",
+    "drivers/net/ppp", "drivers/net/ieee802154", "drivers/input/touchscreen", "drivers/input/joystick",
+    "drivers/input/tablet", "drivers/input/misc", "drivers/char/tpm", "drivers/char/ipmi", "drivers/counter",
+    "drivers/crypto", "drivers/extcon", "drivers/regulator", "drivers/rtc", "net/ax25", "net/can", "net/netfilter",
+    "net/ipv4/netfilter", "net/ipv6/netfilter", "net/bridge/netfilter", "net/sched", "net/6lowpan", "net/dccp",
 )  # fmt: skip
 #: Of these folders only what the lab's machines have.
 _KEPT_MODULES = {
+    "drivers/ata": ("ahci", "ata_generic", "ata_piix", "libahci", "libata"),
+    "drivers/hid": ("hid", "hid-generic", "usbhid"),
+    "drivers/input/keyboard": ("atkbd",),
     "drivers/net/ethernet": ("intel", "realtek"),
+    "drivers/net/ethernet/intel": ("e1000", "e1000e", "igb"),
+    "drivers/net/ethernet/realtek": ("8139cp", "8139too"),
+    "drivers/usb/storage": ("uas", "usb-storage"),
     "drivers/scsi": (
         "megaraid", "mpt3sas", "raid_class", "scsi_common", "scsi_mod", "scsi_transport_sas", "scsi_transport_spi",
         "sd_mod", "sg", "sr_mod", "virtio_scsi", "vmw_pvscsi",
     ),
     "fs": ("btrfs", "efivarfs", "ext4", "fat", "fuse", "isofs", "jbd2", "mbcache", "nls", "overlayfs", "squashfs",
            "xfs"),
+    "fs/nls": ("nls_ascii", "nls_cp437", "nls_iso8859-1", "nls_utf8"),
 }  # fmt: skip
 #: What would wake up in the middle of a test on an emulated processor.
 _IDLE = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer")
