@@ -8,11 +8,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from hypothesis import settings
+from rekindle_server import users
 
-# How long an example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("rekindle", deadline=None)
-settings.load_profile("rekindle")
+from recovery.format import keys
 
 # How long an example takes says something about the machine, nothing about the code.
 hypothesis.settings.register_profile("rekindle", deadline=None)
@@ -27,6 +25,17 @@ def own_cache(
     if "e2e" not in request.keywords:
         cache: Path = tmp_path_factory.getbasetemp() / "cache"
         monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+@pytest.fixture(autouse=True)
+def cheap_secrets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A passphrase and a password cost 64 MiB and a third of a second, on purpose; here that would be most of the
+    tests' time. Key files and password hashes carry their cost, so other processes read them as cheaply."""
+    if "strong_secrets" not in request.keywords:
+        for name, value in (("ARGON2_MEMORY_KIB", 64), ("ARGON2_ITERATIONS", 1), ("ARGON2_LANES", 1)):
+            monkeypatch.setattr(keys, name, value)
+        for name, value in (("_MEMORY_KIB", 64), ("_PASSES", 1), ("_LANES", 1)):
+            monkeypatch.setattr(users, name, value)
 
 
 @pytest.fixture

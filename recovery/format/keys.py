@@ -76,8 +76,10 @@ def new_master_key() -> bytes:
 def wrap_with_passphrase(master: bytes, passphrase: str) -> KeyFile:
     """Wrap the master key by a passphrase (Argon2id, then AES-256-GCM)."""
     salt = os.urandom(16)
-    key = _passphrase_key(passphrase, salt, ARGON2_MEMORY_KIB, ARGON2_ITERATIONS, ARGON2_LANES)
-    return _wrap(master, key, salt, "passphrase")
+    memory_kib, iterations, lanes = ARGON2_MEMORY_KIB, ARGON2_ITERATIONS, ARGON2_LANES
+    key = _passphrase_key(passphrase, salt, memory_kib, iterations, lanes)
+    wrapped = _wrap(master, key, salt, "passphrase")
+    return msgspec.structs.replace(wrapped, memory_kib=memory_kib, iterations=iterations, lanes=lanes)
 
 
 def wrap_with_recovery_key(master: bytes) -> tuple[KeyFile, str]:

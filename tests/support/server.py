@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 from obstore.store import MemoryStore
-from rekindle_server import users
 from rekindle_server.policy import Role
 from rekindle_server.ratelimit import RateLimiter
 from rekindle_server.server import Server, ServerConfig
@@ -91,8 +90,6 @@ class ServerRig:
 
     def session(self, role: Role, *hosts: str) -> Session:
         """A login with this role, limited to the hosts; made once for each combination."""
-        # The price of a password is not what these tests are about (test_server_state pays it).
-        users._MEMORY_KIB, users._PASSES, users._LANES = 64, 1, 1
         name = "-".join([role, *(host.strip("*") for host in hosts)])
         if name not in self._sessions:
             self.server.app.users.add(name, role, hosts, PASSWORD)

@@ -21,9 +21,11 @@ from recovery.format.keys import (
 )
 
 
+@pytest.mark.strong_secrets
 def test_passphrase_opens_and_a_wrong_one_does_not() -> None:
     master = new_master_key()
     stored = msgspec.json.decode(msgspec.json.encode(wrap_with_passphrase(master, "grün ist 3 Uhr")), type=KeyFile)
+    assert (stored.memory_kib, stored.iterations, stored.lanes) == (65536, 3, 4)
     assert unwrap(stored, "grün ist 3 Uhr") == master
     with pytest.raises(AccessError, match="passphrase does not open"):
         unwrap(stored, "grün ist 4 Uhr")

@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from rekindle_server import users
 from rekindle_server.codes import ALPHABET, REPEAT_SECONDS, Codes, normalize, pretty
 from rekindle_server.policy import Grant
 from rekindle_server.state import State, find_state
@@ -27,14 +26,6 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(autouse=True)
-def cheap_passwords(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passwords cost what they cost in one test only."""
-    if request.function is not test_users:
-        for name, value in (("_MEMORY_KIB", 64), ("_PASSES", 1), ("_LANES", 1)):
-            monkeypatch.setattr(users, name, value)
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -45,9 +36,11 @@ def state(tmp_path: Path, clock: Clock) -> State:
     return State(tmp_path / "state", clock=clock)
 
 
+@pytest.mark.strong_secrets
 def test_users(state: State) -> None:
     them = Users(state)
     them.add("ann", "restore", ("pve*",), PASSWORD)
+    assert "$argon2id$v=19$m=65536,t=3,p=4$" in state.rows("SELECT password FROM users")[0]["password"]
     assert them.verify("ann", PASSWORD) == Grant(actor="ann", role="restore", hosts=("pve*",))
     assert them.verify("ann", PASSWORD + "x") is None
     assert them.verify("bob", PASSWORD) is None
