@@ -86,6 +86,15 @@ class Landing(msgspec.Struct, frozen=True, kw_only=True):
     placements: tuple[Placement, ...]
 
 
+class GrowPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the room of a larger target goes: to partition ``number`` (0: the whole disk) of the point's disk ``disk``
+    and what lies on it; of a volume group there to ``volume`` (``vg0/data``), or to none of its volumes (``vg0``)."""
+
+    disk: str
+    number: int
+    volume: str = ""
+
+
 class LogicalVolume(msgspec.Struct, frozen=True, kw_only=True):
     """An LV; ``segment`` is LVM's segment type (``linear``, ``thin``, ``thin-pool``, ``raid1`` ...)."""
 
@@ -183,7 +192,8 @@ class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The operating system found on the captured disks: enough to choose a point and to plan its adaptation.
 
     ``root`` and ``boot`` name where they lie: ``disk1:2`` is partition 2 of the point's disk ``disk1``,
-    ``vg0/root`` an LV, ``md/0`` an md array; empty when not found. ``initramfs`` and ``bootloader`` are the tools'
+    ``vg0/root`` an LV, ``md/0`` an md array; empty when not found. ``mounts`` has the same for each mount point of
+    fstab whose place was found (points of older releases have none). ``initramfs`` and ``bootloader`` are the tools'
     names (``initramfs-tools``, ``dracut``; ``grub``, ``systemd-boot``).
     """
 
@@ -193,6 +203,7 @@ class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
     root: str = ""
     boot: str = ""
     esp: str = ""
+    mounts: dict[str, str] = {}
     kernels: tuple[str, ...] = ()
     initramfs: str = ""
     bootloader: str = ""

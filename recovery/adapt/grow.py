@@ -1,7 +1,9 @@
-"""Step: the last partition and what lies on it grow onto a larger disk. Rules: docs/adaptation.md, "Growing".
+"""Step: the last partition and what lies on it grow onto a larger disk, or what the operator chose instead. Rules:
+docs/adaptation.md, "Growing".
 
 The partition, an md mirror, an encrypted volume and an LVM physical volume always grow; a logical volume or thin pool
-only where it is the single one of its group, because only then is it clear whom the room belongs to. Nothing here is
+only where it was chosen or is the single one of its group, because only then is it clear whom the room belongs to. A
+partition in the middle of a disk has its new size already: the restore laid the disk out so. Nothing here is
 needed to boot, so a failure is a warning.
 """
 
@@ -64,7 +66,8 @@ def _tell_degraded(job: Job) -> None:
 
 
 def _grow_disk(job: Job, name: str) -> list[Node]:
-    """Grow the last partition of a disk if its content allows; returns the node whose content is to follow."""
+    """Grow the chosen or last partition of a disk if its content allows; returns the node whose content follows."""
+    place = next((place for place in job.request.grow_to if place.disk == name), None)
     disk = job.request.targets[name]
     whole = next(n for n in job.nodes if n.disk == name and n.kind == "disk")
     if job.request.point.disk(name).table.kind == "none":
@@ -72,18 +75,20 @@ def _grow_disk(job: Job, name: str) -> list[Node]:
     table = read_table(disk.path)
     if table.last is None:
         return []
-    path = partition_path(disk.path, table.last.number)
+    number = place.number if place else table.last.number
+    path = partition_path(disk.path, number)
     content = probe(path).get("TYPE", "")
     if why := _why_not_growable(job, path, content):
         room = disk.size - table.last.end
-        job.warn(f"{format_size(room)} behind {path} stay unused: {why}.")
+        unused = f"{format_size(room)} behind {path} stay unused" if number == table.last.number else f"{path} stays"
+        job.warn(f"{unused}: {why}.")
         return []
-    for step in growth(table, disk.size):
+    for step in growth(table, disk.size) if number == table.last.number else ():
         resize_partition(disk.path, step, table.sector)
         run(["partx", "--update", "--nr", str(step.number), disk.path], check=False)
-        if step.number == table.last.number:
+        if step.number == number:
             job.changed(f"Partition {path} grew from {format_size(step.old)} to {format_size(step.size)}.")
-    return [Node(path=path, kind="part", size=0, disk=name, number=table.last.number, content=content)]
+    return [Node(path=path, kind="part", size=0, disk=name, number=number, content=content)]
 
 
 def resize_partition(disk: str, step: Growth, sector: int) -> None:
@@ -139,13 +144,21 @@ def _grow_group(job: Job, node: Node) -> None:
     group = probe_group(job, node.path)
     volumes = [v for v in stack.volumes(job.nodes) if v.group == group]
     free = stack.group_free(job.nodes).get(group, 0)
-    volume = only_heir(volumes)
+    chosen = {place.volume for place in job.request.grow_to if place.volume.partition("/")[0] == group}
+    if chosen:
+        volume = next((v for v in volumes if f"{group}/{v.name}" in chosen), None)
+        if volume is None and f"{group}/" in "".join(chosen):
+            job.warn(f"{', '.join(sorted(chosen))} is not in volume group {group}: the room stays free there.")
+        if volume is not None:  # what was free before stays free: that is how its administrator left it
+            free = max(0, free - _free_before(job, group))
+    else:
+        volume = only_heir(volumes)
     if volume is None:
         if free:
             job.changed(f"Volume group {group} now has {format_size(free)} free; no logical volume was grown.")
         return
     if free:
-        stack.lvm(job.nodes, "lvextend", "--extents", "+100%FREE", f"{group}/{volume.name}")
+        stack.lvm(job.nodes, "lvextend", "--size", f"+{free}b", f"{group}/{volume.name}")
         job.changed(f"Logical volume {group}/{volume.name} grew by {format_size(free)}.")
     if volume.segment == "thin-pool":
         return  # its volumes keep the size that they promise; the pool can now hold more of it
@@ -158,6 +171,11 @@ def _grow_group(job: Job, node: Node) -> None:
             _grow_content(job, upper)
     elif grow_filesystem(path, content):
         job.changed(f"The {content} filesystem on {path} was grown to its volume.")
+
+
+def _free_before(job: Job, group: str) -> int:
+    """Free bytes of a group when the host was captured."""
+    return next((g.free for g in job.request.point.body.volume_groups if g.name == group), 0)
 
 
 def only_heir(volumes: Sequence[stack.Volume]) -> stack.Volume | None:

@@ -12,6 +12,7 @@ from recovery.adapt.host import HostTree
 from recovery.adapt.luks import Passphrases
 from recovery.events import Level, Listener, Message
 from recovery.format.point import Point
+from recovery.layout import GrowPlace
 from recovery.machine.model import Disk, Machine
 
 #: Where the restored host is mounted while it is adapted.
@@ -21,7 +22,8 @@ TARGET = Path("/run/rekindle/target")
 class AdaptRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Make the system of ``point`` boot on ``machine``, where ``targets`` (point's disk name -> disk) hold it.
 
-    With ``grow`` the last partition of a disk, and what lies on it, is grown onto a larger target. ``use_swap`` allows
+    With ``grow`` the last partition of a disk, and what lies on it, is grown onto a larger target; on the disks that
+    ``grow_to`` names the partition and volume that it says instead. ``use_swap`` allows
     to shorten a swap partition where a boot partition has no other room; ``forget_entries`` to delete the firmware's
     boot entries of the host's kind whose partition does not exist any more.
     """
@@ -30,6 +32,7 @@ class AdaptRequest(msgspec.Struct, frozen=True, kw_only=True):
     targets: dict[str, Disk]
     machine: Machine
     grow: bool = True
+    grow_to: tuple[GrowPlace, ...] = ()
     use_swap: bool = False
     forget_entries: bool = False
 

@@ -74,6 +74,7 @@ def read_system(tree: Tree, where: dict[str, str], esp: str, esp_files: Sequence
         root=where.get("/", ""),
         boot=where.get(tree.mount_of("/boot"), ""),
         esp=esp,
+        mounts=dict(sorted(where.items())),
         kernels=_kernels(tree),
         initramfs=_initramfs(tree),
         bootloader=_bootloader(tree, esp_files),

@@ -16,12 +16,15 @@ from recovery.adapt.run import adapt as run_adapt
 from recovery.adapt.steps import STEPS, find
 from recovery.cli.access import open_repository, read_secret, repository_options
 from recovery.cli.progress import progress_listener
-from recovery.cli.targets import LUKS_PROMPT, luks_option, swap_option
+from recovery.cli.targets import LUKS_PROMPT, grow_options, luks_option, swap_option
 from recovery.errors import AccessError, NotFoundError, UnsafeTargetError, UsageError
 from recovery.format.point import Point
+from recovery.layout import GrowPlace
 from recovery.machine.model import Disk, Machine
 from recovery.machine.probe import probe_machine
-from recovery.plan.place_checks import landing_of
+from recovery.plan.growth import candidates, landings, places_of, wishes
+from recovery.plan.growth_checks import check_growth
+from recovery.plan.model import Choices
 from recovery.plan.repair import point_of
 
 
@@ -36,12 +39,7 @@ from recovery.plan.repair import point_of
 )
 @click.option("--host", default="", help="The host whose point it is.")
 @click.option("--point", "point_id", default="latest", show_default=True, help="The point's id, or the start of it.")
-@click.option(
-    "--grow/--no-grow",
-    default=True,
-    show_default=True,
-    help="Grow the last partition and what lies on it onto a larger disk.",
-)
+@grow_options
 @luks_option
 @swap_option
 @click.option("--step", "steps", multiple=True, metavar="NAME", help="Only this step, and what it needs. Repeatable.")
@@ -57,6 +55,7 @@ def adapt(
     host: str,
     point_id: str,
     grow: bool,
+    grow_to: tuple[str, ...],
     luks_secret_file: Path | None,
     use_swap: bool,
     steps: tuple[str, ...],
@@ -85,25 +84,44 @@ def adapt(
         find(name)  # a word that is no step is told before a disk is looked at
     if os.geteuid() != 0:
         raise AccessError("Only root can adapt a host.", hint="Run it with sudo.")
+    grow, grow_to = wishes(grow_to, grow)
+    if grow_to and not location:
+        raise UsageError("Names of what grows are those of a recovery point.", hint="Give --repository and --host.")
     machine = probe_machine(loops=True)
+    secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
+    places: tuple[GrowPlace, ...] = ()
     if location:
         if not host:
             raise UsageError("Which host's point is it?", hint="Give --host NAME.")
         point = open_repository(location, **access).point(host, point_id)
         targets = assign(disks, point, machine)
-        found_landings = {name: landing_of(point.disk(name), disk) for name, disk in targets.items()}
-        point = landed(point, {name: landing for name, landing in found_landings.items() if landing})
+        choices = Choices(
+            host=host, point=point.id, targets={name: disk.id for name, disk in targets.items()}, grow=grow,
+            grow_to=grow_to, luks_secret=bool(secret),
+        )  # fmt: skip
+        point, places = as_restored(point, targets, choices)
     else:
         found = [find_disk(words.partition("=")[2] or words, machine) for words in disks]
         point = point_of(found, machine)
         targets = {d.name: disk for d, disk in zip(point.body.disks, found, strict=True)}
-    secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
     request = AdaptRequest(
-        point=point, targets=targets, machine=machine, grow=grow, use_swap=use_swap, forget_entries=forget_entries
-    )
+        point=point, targets=targets, machine=machine, grow=grow, grow_to=places, use_swap=use_swap,
+        forget_entries=forget_entries,
+    )  # fmt: skip
     with progress_listener(as_json=as_json) as listener:
         report = run_adapt(request, listener, Passphrases((secret,) if secret else ()), steps)
     show(report, as_json=as_json, whole=not steps)
+
+
+def as_restored(point: Point, targets: dict[str, Disk], choices: Choices) -> tuple[Point, tuple[GrowPlace, ...]]:
+    """The point as a restore with these choices laid it out, and what is to grow. Pure. Raises UsageError for a name
+    that names nothing that can grow."""
+    pairs = [(point.disk(name), disk) for name, disk in targets.items()]
+    found = candidates(point, pairs, choices)
+    for problem in check_growth(pairs, choices, found):
+        if problem.severity == "error":
+            raise UsageError(f"{problem.what} {problem.why}", hint=problem.todo)
+    return landed(point, landings(point, pairs, choices)), places_of(found)
 
 
 def show_steps(*, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from recovery.cli.targets import (
     LUKS_PROMPT,
     are_files,
     care_options,
+    grow_options,
     luks_option,
     parse_targets,
     suggested,
@@ -22,6 +23,7 @@ from recovery.engine.confirm import check_allowed
 from recovery.engine.engine import Engine
 from recovery.engine.planning import plan_recorded
 from recovery.machine.model import load_machine
+from recovery.plan.growth import wishes
 from recovery.plan.model import Choices
 from recovery.plan.render import render_plan
 
@@ -36,7 +38,7 @@ from recovery.plan.render import render_plan
 @click.option("--machine", "machine_file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="Plan for a recorded machine ('rekindle machine --json') instead of this one.")  # fmt: skip
 @click.option("--adapt/--no-adapt", default=None, help="Make the host boot on this machine (default: on disks).")
-@click.option("--grow/--no-grow", default=True, help="Grow the last partition onto a larger disk.")
+@grow_options
 @swap_option
 @care_options
 @luks_option
@@ -51,6 +53,7 @@ def plan(
     machine_file: Path | None,
     adapt: bool | None,
     grow: bool,
+    grow_to: tuple[str, ...],
     use_swap: bool,
     verify: bool,
     copies: tuple[str, ...],
@@ -62,11 +65,12 @@ def plan(
 ) -> None:
     """Plan the restore of a host from the repository at LOCATION, and check it. Exit code 11: refused."""
     chosen = parse_targets(targets)
+    grow, grow_to = wishes(grow_to, grow)
     repository = open_copies((location, *copies), **access)
     point = repository.point(host, point_id)
     secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
     choices = Choices(
-        host=host, point=point.id, targets=chosen, grow=grow, use_swap=use_swap, verify=verify,
+        host=host, point=point.id, targets=chosen, grow=grow, grow_to=grow_to, use_swap=use_swap, verify=verify,
         skip_damaged=skip_damaged, luks_secret=bool(secret),
     )  # fmt: skip
     if machine_file is not None:

@@ -15,6 +15,7 @@ from recovery.cli.targets import (
     LUKS_PROMPT,
     are_files,
     care_options,
+    grow_options,
     luks_option,
     parse_pairs,
     parse_targets,
@@ -26,6 +27,7 @@ from recovery.engine.confirm import check_allowed
 from recovery.engine.engine import Engine
 from recovery.errors import IntegrityError, UnsafeTargetError, UsageError, from_report
 from recovery.events import Listener, RunFinished
+from recovery.plan.growth import wishes
 from recovery.plan.model import Choices, RestorePlan
 from recovery.plan.names import short_name
 from recovery.plan.render import render_plan
@@ -45,7 +47,7 @@ _LACKS_SECRET = "luks-secret-missing"  # noqa: S105 - a problem's code
 @click.option("--confirm", "confirmed", multiple=True, metavar="DISK=SERIAL",
               help="The serial number (or size in bytes) of the target of DISK, instead of typing it.")  # fmt: skip
 @click.option("--adapt/--no-adapt", default=None, help="Make the host boot on this machine (default: on disks).")
-@click.option("--grow/--no-grow", default=True, help="Grow the last partition onto a larger disk.")
+@grow_options
 @swap_option
 @care_options
 @luks_option
@@ -60,6 +62,7 @@ def restore(
     confirmed: tuple[str, ...],
     adapt: bool | None,
     grow: bool,
+    grow_to: tuple[str, ...],
     use_swap: bool,
     verify: bool,
     copies: tuple[str, ...],
@@ -71,6 +74,7 @@ def restore(
 ) -> None:
     """Restore a host from the repository at LOCATION onto disks or into image files."""
     chosen = parse_targets(targets)
+    grow, grow_to = wishes(grow_to, grow)
     given = parse_pairs(confirmed, "--confirm")
     wanted = adapt if adapt is not None else not are_files(chosen)
     repository = open_copies((location, *copies), **access)
@@ -78,8 +82,8 @@ def restore(
     try:
         engine.adopt(repository)
         choices = Choices(
-            host=host, point=point_id, targets=chosen, adapt=wanted, grow=grow, use_swap=use_swap, verify=verify,
-            skip_damaged=skip_damaged,
+            host=host, point=point_id, targets=chosen, adapt=wanted, grow=grow, grow_to=grow_to, use_swap=use_swap,
+            verify=verify, skip_damaged=skip_damaged,
         )  # fmt: skip
         if luks_secret_file is not None:
             engine.luks_secret(read_secret(luks_secret_file, LUKS_PROMPT))

@@ -33,6 +33,21 @@ swap_option = click.option(
 )
 
 
+_GROW = (
+    click.option("--grow/--no-grow", default=True, help="Grow the last partition onto a larger disk."),
+    click.option("--grow-to", multiple=True, metavar="NAME",
+                 help="What grows onto a larger disk instead: a mount point, device, vg/lv or volume group of the "
+                      "host; 'none': nothing. 'rekindle plan' shows what can. Repeatable, once a disk."),
+)  # fmt: skip
+
+
+def grow_options(function: F) -> F:
+    """Add ``--grow/--no-grow`` and ``--grow-to``."""
+    for option in reversed(_GROW):
+        function = option(function)
+    return function
+
+
 def care_options(function: F) -> F:
     """Add ``--verify``, ``--also`` (argument ``copies``) and ``--skip-damaged``."""
     for option in reversed(_CARE):

@@ -21,6 +21,8 @@ def command(choices: Choices, locations: Sequence[str]) -> str:
         words += ["--also", location]
     words += ["--adapt" if choices.adapt else "--no-adapt"]
     words += [] if choices.grow else ["--no-grow"]
+    for name in choices.grow_to:
+        words += ["--grow-to", name]
     words += ["--use-swap"] if choices.use_swap else []
     words += ["--verify"] if choices.verify else []
     words += ["--skip-damaged"] if choices.skip_damaged else []

@@ -24,6 +24,7 @@ from recovery.errors import BusyError, CancelledError, DeviceError, UsageError
 from recovery.events import Event, Listener, Message, StepFinished, StepStarted
 from recovery.format.point import Point
 from recovery.machine.model import Machine
+from recovery.plan.growth import places_of
 from recovery.plan.model import DiskAssignment, RestorePlan
 from recovery.repository.failover import copies_of, location_of
 from recovery.repository.repository import Repository
@@ -182,8 +183,9 @@ class Run:
         choices = self.plan.choices
         point = landed(self.point, {a.source.name: a.landing for a in self.plan.assignments if a.landing})
         request = AdaptRequest(
-            point=point, targets=assigned, machine=machine, grow=choices.grow, use_swap=choices.use_swap
-        )
+            point=point, targets=assigned, machine=machine, grow=choices.grow, grow_to=places_of(self.plan.growth),
+            use_swap=choices.use_swap,
+        )  # fmt: skip
         found = adapt(request, self._renumbered, self.passphrases)
         self.changes += found.changes
         self.warnings += found.warnings

@@ -29,6 +29,7 @@ from recovery.format.point import Point
 from recovery.machine.model import Machine
 from recovery.plan.answers import Answers, NetworkAnswers, parse_answers, secret_words, wanted
 from recovery.plan.doubts import choose_point, doubts
+from recovery.plan.growth import wishes
 from recovery.plan.model import Choices, Problem, RestorePlan
 from recovery.plan.rules import assign
 
@@ -97,8 +98,9 @@ class Driver:
         wish = choose_point(self.engine.points(answers.host), answers.point)
         point = self.engine.point(answers.host, wish)
         targets = self._targets(point)
+        grow, grow_to = wishes(answers.grow_to, answers.grow)
         choices = Choices(
-            host=answers.host, point=point.id, targets=targets, adapt=answers.adapt, grow=answers.grow,
+            host=answers.host, point=point.id, targets=targets, adapt=answers.adapt, grow=grow, grow_to=grow_to,
             use_swap=answers.use_swap, verify=answers.verify, skip_damaged=answers.skip_damaged,
         )  # fmt: skip
         if answers.luks_secret:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_type_hints
 import msgspec
 
 from recovery.errors import UsageError
+from recovery.plan.growth import wishes
 from recovery.plan.rules import parse_rule
 
 After = Literal["reboot", "poweroff", "stay"]
@@ -64,6 +65,8 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Disks of the point that are left out on purpose."""
     adapt: bool = True
     grow: bool = True
+    grow_to: tuple[str, ...] = ()
+    """What grows onto larger disks instead of the last partition, as ``rekindle plan --grow-to`` has it."""
     use_swap: bool = False
     verify: bool = False
     skip_damaged: bool = False
@@ -225,6 +228,10 @@ def _wrong(answers: Answers) -> Iterator[str]:
                 parse_rule(rule)
             except UsageError as error:
                 yield f"disks.{name}: {error.message}"
+    try:
+        wishes(answers.grow_to, answers.grow)
+    except UsageError as error:
+        yield f"grow_to: {error.message}"
     if not SHORTEST_COUNTDOWN <= answers.countdown <= LONGEST_COUNTDOWN:
         yield f"'countdown' is not between {SHORTEST_COUNTDOWN} and {LONGEST_COUNTDOWN} seconds."
     try:

@@ -12,10 +12,11 @@ from recovery.machine.model import Machine
 from recovery.plan import checks
 from recovery.plan.check_stack import check_arrays, check_encryption, check_key_memory
 from recovery.plan.firmware import Conversion, conversion
+from recovery.plan.growth import candidates, landings
+from recovery.plan.growth_checks import check_growth, check_journals
 from recovery.plan.losses import losses
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 from recovery.plan.names import BOOT_TYPES
-from recovery.plan.place_checks import check_growth, check_journals, landing_of
 from recovery.units import format_size
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
@@ -40,6 +41,8 @@ def build_plan(
     )
     # What the machine starts from comes last: until all disks are complete there is nothing to start.
     pairs = tuple(sorted(chosen, key=lambda pair: has_boot_loader(pair[0])))
+    growth = candidates(point, pairs, choices)
+    laid_out = landings(point, pairs, choices)
     problems = [
         *checks.check_choices(point, machine, choices),
         *(problem for pair in pairs for problem in checks.check_target(*pair, machine, point.body.volume_groups)),
@@ -50,14 +53,12 @@ def build_plan(
         *check_encryption(point, choices),
         *check_key_memory(point, machine, choices),
         *checks.check_adaptation(pairs, choices),
-        *check_growth(pairs, choices),
-        *check_journals(point, pairs),
+        *check_growth(pairs, choices, growth),
+        *check_journals(point, pairs, laid_out),
         *checks.check_memory_for_speed(machine),
     ]
     assignments = tuple(
-        DiskAssignment(
-            source=source, target=target, losses=losses(target, machine), landing=landing_of(source, target)
-        )
+        DiskAssignment(source=source, target=target, losses=losses(target, machine), landing=laid_out.get(source.name))
         for source, target in pairs
     )
     return sealed(
@@ -69,6 +70,7 @@ def build_plan(
             problems=sorted_problems(problems),
             logical=sum(source.size for source, _ in pairs),
             used=sum(source.used for source, _ in pairs),
+            growth=tuple(one for one in growth if not one.why_not),
         )
     )
 

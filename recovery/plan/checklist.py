@@ -37,7 +37,7 @@ CHECKS: tuple[Check, ...] = (
     Check("open", "enough memory", ("memory-low", "memory-scarce")),
     Check("stream:", "large enough, and sectors that its contents bear",
           ("target-too-small", "target-smaller", "sector-size-differs", "sector-size-converted", "target-larger",
-           "journal-laid-out-anew")),
+           "grow-to-unknown", "grow-to-refused", "journal-laid-out-anew")),
     Check("stream:", "the programs that lay it out anew", ("tool-missing",), asks=True),
     Check("stream:", "all content is in the repository",
           ("map-damaged", "pack-missing", "pack-truncated", "journal-truncated"), asks=True),

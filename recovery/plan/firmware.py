@@ -10,8 +10,8 @@ from recovery.layout import PartitionTable
 from recovery.machine import bootroom
 from recovery.machine.bootroom import BootPartition
 from recovery.machine.model import Disk, Machine
+from recovery.plan.growth import landings
 from recovery.plan.model import Choices, Problem
-from recovery.plan.place_checks import landing_of
 from recovery.units import format_size
 
 Pairs = tuple[tuple[PointDisk, Disk], ...]
@@ -57,11 +57,11 @@ def conversion(point: Point, pairs: Pairs, machine: Machine, choices: Choices) -
     if refusal:
         return Conversion(refused=refusal)
     found = _to_uefi(point, pairs, choices) if now == "uefi" else _to_bios(point, pairs, choices)
-    if found.make is not None and any(landing_of(source, target) is not None for source, target in pairs):
+    if found.make is not None and landings(point, pairs, choices):
         # Where the partition goes was worked out on the table as it was captured, which will not be there.
         return Conversion(
             refused="A disk that is laid out anew gets no partition for the other firmware mode.",
-            todo="Choose disks of at least the captured size, with the same sectors.",
+            todo="Choose disks of at least the captured size, with the same sectors, and let the last partition grow.",
         )
     return found
 

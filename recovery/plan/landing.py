@@ -39,8 +39,10 @@ def needs_landing(source: PointDisk, size: int, sector_size: int) -> bool:
     return size < source.size or sector_size != source.sector_size
 
 
-def land(source: PointDisk, size: int, sector_size: int) -> Landing | NoRoom | str:
-    """The layout for a target of ``size`` bytes in sectors of ``sector_size``; a string says why there can be none."""
+def land(source: PointDisk, size: int, sector_size: int, grow: int | None = None) -> Landing | NoRoom | str:
+    """The layout for a target of ``size`` bytes in sectors of ``sector_size``; a string says why there can be none.
+
+    ``grow``: the number of a partition that gets the room that is left; what follows it moves to the end."""
     table = source.table
     if table.kind == "none" and not source.content.kind:
         return "it has neither a partition table nor a filesystem that is known, so nothing on it can be moved"
@@ -53,6 +55,8 @@ def land(source: PointDisk, size: int, sector_size: int) -> Landing | NoRoom | s
     for attempt in (_in_place, _packed):
         placed = attempt(parts, bounds, table, sector_size)
         if placed is not None:
+            if grow is not None:
+                placed = _stretched(parts, placed, grow, bounds)
             return _landing(source, parts, placed, sector_size)
     least = [(part.start, _least(part, sector_size)) for part in parts]
     end = _pack(parts, [length for _, length in least], bounds, table, sector_size)[1]
@@ -137,6 +141,16 @@ def _packed(parts: Sequence[Partition], bounds: _Bounds, table: PartitionTable, 
         left = wanted - sum(wanted * room // total // MIB * MIB for room in spare)
         most = max(range(len(parts)), key=lambda at: sizes[at] - least[at])
         sizes[most] = _cut(sizes[most], min(left, max(0, sizes[most] - least[most]) // MIB * MIB))
+
+
+def _stretched(parts: Sequence[Partition], places: _Places, number: int, bounds: _Bounds) -> _Places:
+    """Partition ``number`` takes the room behind the last one. The gaps stay, and so does the alignment."""
+    room = max(0, bounds.end - sum(places[-1])) // MIB * MIB if places else 0
+    at = next((index for index, part in enumerate(parts) if part.number == number), None)
+    if at is None:
+        return places
+    grown = (places[at][0], places[at][1] + room)
+    return [*places[:at], grown, *((start + room, size) for start, size in places[at + 1 :])]
 
 
 def _cut(size: int, less: int) -> int:

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from recovery.format.point import PointDisk
-from recovery.layout import Landing
+from recovery.layout import GrowPlace, Landing
 from recovery.machine.model import Disk
 
 Severity = Literal["error", "warning", "info"]
@@ -36,6 +36,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     adapt: bool = True
     grow: bool = True
     """Grow the last partition, and what lies on it, onto a larger disk."""
+    grow_to: tuple[str, ...] = ()
+    """Where growth goes instead, by names of ``GrowthCandidate``; a disk that none of them is on grows as usual."""
     use_swap: bool = False
     """Where another firmware mode needs a boot partition and there is no room, shorten a swap partition for it."""
     verify: bool = False
@@ -60,6 +62,27 @@ class DiskAssignment(msgspec.Struct, frozen=True, kw_only=True):
     """How it is laid out on a target of another size or sector size; None: byte for byte as it was captured."""
 
 
+class GrowthCandidate(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that could take the room of a larger target: a filesystem, a partition, a logical volume, the free
+    room of a volume group, a mirror. ``name`` is what it is shown as, ``names`` what it may be called too.
+
+    ``before`` and ``after`` are bytes, ``after`` to a few MiB. ``places`` are the partitions that grow for it;
+    ``moved`` those that move out of the way (``disk1:3``). ``chosen``: it was asked for; ``usual``: it grows where
+    nothing else is asked for. ``why_not``: it cannot be chosen, as a clause.
+    """
+
+    name: str
+    what: str
+    before: int
+    after: int
+    names: tuple[str, ...] = ()
+    places: tuple[GrowPlace, ...] = ()
+    moved: tuple[str, ...] = ()
+    chosen: bool = False
+    usual: bool = False
+    why_not: str = ""
+
+
 class PlanStep(msgspec.Struct, frozen=True, kw_only=True):
     """A step that the engine will take; ``id`` is what its progress events are tagged with."""
 
@@ -82,6 +105,8 @@ class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
     logical: int
     used: int
+    growth: tuple[GrowthCandidate, ...] = ()
+    """What could grow onto larger targets, with what becomes of it."""
 
     @property
     def allowed(self) -> bool:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from recovery.format.point import Point, PointDisk
+from recovery.format.point import PointDisk
 from recovery.layout import Landing, VolumeGroup
 from recovery.machine.model import Disk, Machine
 from recovery.plan.landing import NoRoom, land, needs_landing, real_partitions
 from recovery.plan.minimum import minimum, why_not
-from recovery.plan.model import Choices, Problem
+from recovery.plan.model import Problem
 from recovery.plan.names import BOOT_TYPES, short_name
 from recovery.plan.sectors import obstacles, unseen
 from recovery.units import MIB, format_size
-
-
-def landing_of(source: PointDisk, target: Disk) -> Landing | None:
-    """How the disk lies on a target that cannot take it byte for byte; None when it can, or when nothing does."""
-    if target.bus == "file" or not needs_landing(source, target.size, target.sector_size):
-        return None
-    found = land(source, target.size, target.sector_size)
-    return found if isinstance(found, Landing) else None
 
 
 def check_place(
@@ -38,19 +30,6 @@ def check_place(
         yield _too_small(source, target, found)
     if isinstance(found, Landing):
         yield from _what_changes(source, target, found, groups)
-
-
-def check_journals(point: Point, pairs: Iterable[tuple[PointDisk, Disk]]) -> Iterator[Problem]:
-    """A disk that is laid out anew is read by the filesystems' own tools, which can't see what journals changed."""
-    for source, target in pairs:
-        if point.header.journal(source.name) is not None and landing_of(source, target) is not None:
-            yield Problem(
-                severity="error",
-                code="journal-laid-out-anew",
-                what=f"{source.name} has to be laid out anew on {short_name(target)}, and this point has journals.",
-                why="Partitions are shrunk and moved from points of chunks only, not from those a minute apart.",
-                todo="Choose the point of chunks at the beginning of the hour, or a disk of at least the same size.",
-            )
 
 
 def _check_sectors(
@@ -140,25 +119,6 @@ def _what_changes(
             f"{source.sector_size}.",
             why=" ".join(words) if target.size >= source.size or hidden else "",
             todo="Disks of VMs bear it; look at what the host itself mounts." if hidden else "",
-        )
-
-
-def check_growth(pairs: Iterable[tuple[PointDisk, Disk]], choices: Choices) -> Iterator[Problem]:
-    """What becomes of the room that is left on a larger target."""
-    for source, target in pairs:
-        extra = target.size - source.size
-        if extra < MIB or target.bus == "file":
-            continue
-        last = source.table.partitions[-1] if source.table.partitions else None
-        grows = choices.grow and choices.adapt and last is not None
-        yield Problem(
-            severity="info",
-            code="target-larger",
-            what=f"{target.path} is {format_size(extra)} larger than {source.name}.",
-            why=f"Its last partition (number {last.number}, {last.content.kind or 'unknown content'}) and what lies "
-            "on it will be grown."
-            if grows and last
-            else "The rest stays unused.",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recovery.plan.growth_checks import describe, growing
 from recovery.plan.model import Problem, RestorePlan
 from recovery.plan.names import short_name
 from recovery.units import format_count, format_size
@@ -32,6 +33,9 @@ def render_plan(plan: RestorePlan) -> list[str]:
             lines += [f"      will be lost: {loss}" for loss in assignment.losses]
         else:
             lines.append("      nothing recognised will be lost")
+    if plan.growth and plan.choices.adapt:
+        lines += ["", "Room of larger disks (--grow-to NAME; * gets it):"]
+        lines += [f"  {'*' if one.name in growing(plan) else ' '} {describe(one)}" for one in plan.growth]
     lines += ["", "Steps:"]
     for number, step in enumerate(plan.steps, 1):
         lines.append(f"  {number}. {step.title}{' [writes]' if step.destructive else ''}")

@@ -38,6 +38,8 @@ class Session:
     suggestions: list[Suggestion] = field(default_factory=list)
     targets: dict[str, str] = field(default_factory=dict)
     """A disk's name in the point -> ``Disk.id``; a disk that is missing is not restored."""
+    grow_to: tuple[str, ...] = ()
+    """Names of what gets the room of larger disks; none: as usual."""
     plan: RestorePlan | None = None
     confirmations: dict[str, str] = field(default_factory=dict)
     """``Disk.id`` -> what was typed for it, for the plan above."""
@@ -58,7 +60,7 @@ class Session:
     def choose_point(self, point: Point) -> None:
         """Select a point; choices made for another one are forgotten."""
         if self.point is None or self.point.id != point.id:
-            self.targets, self.suggestions, self.plan, self.confirmations = {}, [], None, {}
+            self.targets, self.suggestions, self.plan, self.confirmations, self.grow_to = {}, [], None, {}, ()
         self.point = point
 
     def take_plan(self, plan: RestorePlan | None) -> None:
@@ -75,6 +77,7 @@ class Session:
             targets=dict(self.targets),
             adapt=self.toggles.get("adapt", True),
             grow=self.toggles.get("grow", True),
+            grow_to=self.grow_to if self.toggles.get("grow", True) else (),
             compare=self.mode == "rollback",
         )
 
@@ -98,4 +101,4 @@ class Session:
         self.point, self.plan, self.points = None, None, []
         self.unreadable = set()
         self.fields.pop("when", None)
-        self.targets, self.suggestions, self.confirmations = {}, [], {}
+        self.targets, self.suggestions, self.confirmations, self.grow_to = {}, [], {}, ()

@@ -78,6 +78,7 @@ def test_the_inventory_of_a_host(host: Path) -> None:
     assert warnings == []
     system = found.system
     assert (system.os_id, system.root, system.boot, system.esp) == ("debian", "rkvg-1/root", "disk1:3", "disk1:2")
+    assert (system.mounts["/"], system.mounts["/boot"]) == ("rkvg-1/root", "disk1:3")
     assert system.kernels == ("6.1.0-9-amd64", "6.1.0-28-amd64")
     assert (system.initramfs, system.bootloader) == ("initramfs-tools", "grub")
     assert [(item.interface, item.addresses) for item in system.network] == [
@@ -145,6 +146,7 @@ def test_a_root_with_data_on_xfs_and_a_bios_boot_loader(tmp_path: Path) -> None:
     copy_into(first, 2048 * 512, (tmp_path / "root.img").read_bytes())
     found, warnings = look(first, data)
     assert (found.system.root, found.system.boot, found.system.esp) == ("disk1:1", "disk1:1", "")
+    assert {"disk1:1", "disk2"} == set(found.system.mounts.values())
     assert found.firmware.firmware == "bios"
     assert {vm.name: vm.disks[0].on for vm in found.vms} == {"web": "disk2", "db": ""}
     assert warnings == []

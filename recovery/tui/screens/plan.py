@@ -17,6 +17,7 @@ from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.confirm import ConfirmScreen
 from recovery.tui.widgets.controls import Action
 from recovery.tui.widgets.dialogs import SecretDialog
+from recovery.tui.widgets.grow_dialog import GrowDialog, has_growth, take
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.units import format_size
 
@@ -81,7 +82,8 @@ class PlanScreen(ConsoleScreen):
         "ERROR    forbids the restore: do what it says, or go back (Esc) and choose\n"
         "         differently; then 'Check again'.\n"
         "Warning  the restore works, but you should know.\n\n"
-        "Passphrase   where the host's system is encrypted: type it here.\n\n"
+        "Passphrase   where the host's system is encrypted: type it here.\n"
+        "Growth       where a disk is larger: what of the host gets its room.\n\n"
         "Below each step stands what was checked for it: √ right, ! warning,\n"
         "× forbids it, ○ not asked yet because of an error before.\n\n"
         "PgUp and PgDn scroll."
@@ -97,8 +99,14 @@ class PlanScreen(ConsoleScreen):
     def buttons(self) -> Iterable[Widget]:
         """Continue waits for a plan without errors."""
         passphrase = Action("Passphrase", id="passphrase")
-        passphrase.display = False
-        return (Action("Continue", id="continue", disabled=True), Action("Check again", id="again"), passphrase)
+        growth = Action("Growth", id="growth")
+        passphrase.display = growth.display = False
+        return (
+            Action("Continue", id="continue", disabled=True),
+            Action("Check again", id="again"),
+            passphrase,
+            growth,
+        )
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,6 +130,7 @@ class PlanScreen(ConsoleScreen):
         go_on.disabled = not allowed
         unlock = self.query_one("#passphrase", Action)
         unlock.display = plan is not None and any(problem.code in LOCKED for problem in plan.problems)
+        self.query_one("#growth", Action).display = plan is not None and has_growth(plan)
         (go_on if allowed else unlock if unlock.display else again).focus()
         if plan is None:
             self.query_one("#verdict", Lines).update("There is no plan.")
@@ -150,6 +159,15 @@ class PlanScreen(ConsoleScreen):
             return
         kept = await self.ask("Taking the passphrase", self.session.engine.luks_secret, secret)
         if kept:
+            self.press_again()
+
+    @work(exclusive=True, group="ask")
+    async def press_growth(self) -> None:
+        """Ask what gets the room of a larger disk, and plan again with it."""
+        if (plan := self.session.plan) is None:
+            return
+        if choice := await self.app.push_screen_wait(GrowDialog(plan)):
+            take(self.session, choice, plan.growth)
             self.press_again()
 
     def press_continue(self) -> None:
