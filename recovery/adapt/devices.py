@@ -17,6 +17,7 @@ from recovery.commands import run
 from recovery.errors import CommandError
 from recovery.format.point import PointDisk
 from recovery.machine.model import Disk
+from recovery.machine.partuuid import was_called
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ def resolve(spec: str, nodes: Iterable[Node], disks: Sequence[PointDisk] = (), c
         field, value = _BY[key.upper()], value.strip("\"'")
         same = [n for n in nodes if getattr(n, field) and getattr(n, field).lower() == value.lower()]
         # A member of a mirror shows its array's content too: the array is what is meant.
+        if not same and field == "part_uuid" and disks:  # the captured name, from before its disk got a GPT
+            same = [n for n in nodes if was_called(n.part_uuid, value)]
         members = {path for n in same for path in (n.parent, *n.parents)}
         return next((n for n in same if n.path not in members), None)
     for node in nodes:

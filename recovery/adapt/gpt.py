@@ -24,7 +24,7 @@ def check_tables(job: Job) -> str:
         if wrong:
             raise IntegrityError(
                 f"{disk.path} does not hold the partition table of {name}: {'; '.join(wrong)}. It was not changed.",
-                hint="Is it the right disk? Restore it again if it is.",
+                hint="Is it the right disk? If it was restored with --grow-to or --to-gpt, say so here too.",
             )
     for name, table in tables.items():
         disk = job.request.targets[name]

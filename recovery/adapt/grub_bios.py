@@ -28,8 +28,10 @@ def install_bios(job: Job, host: HostTree) -> str:
     Raises UsageError when no disk can be started by a BIOS, CommandError, DeviceError.
     """
     by_grub = job.request.point.body.firmware == "uefi" or job.esp is not None
-    had = [disk.path for disk in job.request.targets.values() if has_boot_code(disk.path, by_grub)]
-    disks = had or _new_disks(job)
+    fresh = _without_their_code(job)
+    others = [disk.path for disk in job.request.targets.values() if disk.path not in fresh]
+    had = [path for path in others if has_boot_code(path, by_grub)]
+    disks = [*had, *fresh] or _new_disks(job)
     if not disks:
         raise UsageError(
             "No restored disk has boot code or room for it: the host starts by UEFI, and this machine was started in "
@@ -37,13 +39,28 @@ def install_bios(job: Job, host: HostTree) -> str:
             hint="Switch the machine's firmware to UEFI, start the medium again and run 'rekindle adapt'.",
         )
     own = host.program("grub-install", "grub2-install") if host.is_dir(str(_MODULES)) else None
-    if own is None and had:
+    if own is None and had and not fresh:
         job.warn("The host has no grub-install for BIOS; the boot code that it was captured with is used.")
         return "The captured boot code is used."
     for disk in disks:
         remember(job, f"boot-sector-{file_name(disk)}.bin", read_sector(disk)[:_CODE])
-        _install(job, host, own, disk, captured=bool(had))
+        _install(job, host, own, disk, captured=disk in had)
+        if disk in fresh:
+            _set_active(disk)
     return f"GRUB for BIOS on {', '.join(disks)}"
+
+
+def _without_their_code(job: Job) -> list[str]:
+    """Disks whose boot code was left out because they got a GPT: the one that holds /boot, and those with an active
+    partition."""
+    point, targets = job.request.point, job.request.targets
+    first = boot_disk(point, tuple(targets))
+    return [
+        targets[name].path
+        for name in job.request.to_gpt
+        if name in targets
+        and (name == first or any("legacy_boot" in part.flags for part in point.disk(name).table.partitions))
+    ]
 
 
 def _new_disks(job: Job) -> list[str]:
@@ -56,7 +73,8 @@ def _new_disks(job: Job) -> list[str]:
 
 
 def _install(job: Job, host: HostTree, own: str | None, disk: str, *, captured: bool) -> None:
-    done = None
+    if own is None and captured:
+        return  # what was captured is still in place
     if own:
         done = host.run([own, "--target=i386-pc", disk], check=False, timeout=TIMEOUT, on_output=job.note)
         if done:

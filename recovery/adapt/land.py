@@ -114,6 +114,11 @@ def extents(source: PointDisk, landing: Landing) -> list[Extent]:
     return found
 
 
+def converted(point: Point, landings: dict[str, Landing]) -> tuple[str, ...]:
+    """The disks that had an MBR and have a GPT now. Pure."""
+    return tuple(name for name, found in landings.items() if found.table.kind != point.disk(name).table.kind)
+
+
 def landed(point: Point, landings: dict[str, Landing]) -> Point:
     """The point as it lies on its targets: what the adaptation must find there. Pure."""
     disks = tuple(

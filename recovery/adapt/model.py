@@ -33,6 +33,8 @@ class AdaptRequest(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     grow: bool = True
     grow_to: tuple[GrowPlace, ...] = ()
+    to_gpt: tuple[str, ...] = ()
+    """Disks that had an MBR and have a GPT now: their boot loader is not there yet, and their PARTUUIDs are new."""
     use_swap: bool = False
     forget_entries: bool = False
 

@@ -48,23 +48,24 @@ def parse_fstab(text: str) -> list[Mount]:
     return mounts
 
 
-def rewrite_fstab(text: str, lookup: Lookup) -> Rewrite:
-    """First column of fstab."""
-    return _rewrite_column(text, 0, lambda words: words[2] if len(words) > 2 else "", lookup, "fstab")
+def rewrite_fstab(text: str, lookup: Lookup, lost: Exists = is_unstable) -> Rewrite:
+    """First column of fstab. ``lost`` says which names do not survive."""
+    return _rewrite_column(text, 0, lambda words: words[2] if len(words) > 2 else "", lookup, "fstab", lost)
 
 
-def rewrite_crypttab(text: str, lookup: Lookup) -> Rewrite:
+def rewrite_crypttab(text: str, lookup: Lookup, lost: Exists = is_unstable) -> Rewrite:
     """Second column of crypttab."""
-    return _rewrite_column(text, 1, lambda words: "", lookup, "crypttab")
+    return _rewrite_column(text, 1, lambda words: "", lookup, "crypttab", lost)
 
 
 def _rewrite_column(
-    text: str, column: int, expected: Callable[[list[str]], str], lookup: Lookup, file: str
-) -> Rewrite:
+    text: str, column: int, expected: Callable[[list[str]], str], lookup: Lookup, file: str,
+    lost: Exists,
+) -> Rewrite:  # fmt: skip
     lines, changes, unresolved = [], [], []
     for line in text.splitlines(keepends=True):
         words = line.split()
-        if len(words) > column and not words[0].startswith("#") and is_unstable(words[column]):
+        if len(words) > column and not words[0].startswith("#") and lost(words[column]):
             old = words[column]
             new = lookup(old, expected(words))
             if new is None:
@@ -88,8 +89,9 @@ _PARAMETER = re.compile(
 
 
 def rewrite_parameters(
-    text: str, lookup: Lookup, file: str, exists: Exists | None = None, root: str | None = None
-) -> Rewrite:
+    text: str, lookup: Lookup, file: str, exists: Exists | None = None, root: str | None = None,
+    lost: Exists = is_unstable,
+) -> Rewrite:  # fmt: skip
     """``root=`` and ``resume=`` of kernel command lines, wherever they stand in a file; comments stay.
 
     ``root`` is the name of the root that was found and mounted: no guess, whatever the command line calls it.
@@ -101,7 +103,7 @@ def rewrite_parameters(
 
     def replace(match: re.Match[str]) -> str:
         blank, key, old = match[1], match[2], match[3]
-        unstable = is_unstable(old)
+        unstable = lost(old)
         if key == "resume" and (_gone(old, exists) or (unstable and lookup(old, "") is None)):
             changes.append(f"{file}: resume={old} was taken out, because it names nothing here.")
             return blank if match.end() < len(match.string) and not match.string[match.end()].isspace() else ""
@@ -121,13 +123,13 @@ def rewrite_parameters(
     return Rewrite("".join(lines), tuple(changes), tuple(unresolved))
 
 
-def rewrite_resume(text: str, lookup: Lookup, exists: Exists | None = None) -> Rewrite:
+def rewrite_resume(text: str, lookup: Lookup, exists: Exists | None = None, lost: Exists = is_unstable) -> Rewrite:
     """``RESUME=/dev/sda3`` of initramfs-tools. An unresolved one would only delay the boot: it becomes ``none``."""
     lines, changes = [], []
     for line in text.splitlines(keepends=True):
         match = re.match(r"RESUME=(\S+)", line)
         gone = bool(match) and _gone(match[1], exists) if match else False
-        if match and (gone or is_unstable(match[1])):
+        if match and (gone or lost(match[1])):
             new = (None if gone else lookup(match[1], "swap")) or "none"
             changes.append(f"initramfs: RESUME={match[1]} became {new}.")
             line = line.replace(match[1], new, 1)

@@ -19,6 +19,8 @@ _ENTRIES = 128
 _HEADER_SIZE = 92
 #: Boot code and the disk's signature end here; then come the four entries.
 _MBR_ENTRIES = 446
+#: Boot code alone.
+_CODE = 440
 #: Cylinder, head and sector of what lies beyond 8 GiB, or of whoever does not care: 1023/254/63.
 _CHS = b"\xfe\xff\xff"
 _EXTENDED = ("05", "0f", "85")
@@ -98,7 +100,11 @@ def _entry(part: Partition) -> bytes:
 
 
 def _protective(old_head: bytes, last: int) -> bytes:
-    """Boot code and disk signature as they were, and one entry over the whole disk."""
+    """Boot code and disk signature as they were, and one entry over the whole disk. Boot code that belongs to an MBR
+    looks for the rest of itself where the GPT lies now: it is left out."""
+    types = {old_head[_MBR_ENTRIES + 4 + 16 * n] for n in range(4)} - {0}
+    if types and 0xEE not in types and old_head[510:512] == b"\x55\xaa":
+        old_head = bytes(_CODE) + old_head[_CODE:_MBR_ENTRIES]
     entry = b"\0\0\x02\0\xee" + _CHS + struct.pack("<II", 1, min(last, _MAX32))
     return old_head[:_MBR_ENTRIES] + entry + bytes(48) + b"\x55\xaa"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from recovery.adapt.devices import Node, resolve
+from recovery.adapt.devices import Node, is_unstable, resolve
 from recovery.adapt.loader_entries import pin_command_line
 from recovery.adapt.mdconf import rewrite_mdadm
 from recovery.adapt.model import Job
@@ -45,16 +45,23 @@ def rename(job: Job) -> str:
         closed = any(n.content == "crypto_LUKS" and not _has_child(n, job.nodes) for n in job.nodes)
         return closed or resolve(spec, job.nodes, job.request.point.body.disks) is not None
 
+    def lost(spec: str) -> bool:
+        # A PARTUUID of an MBR that is a GPT now still finds its partition here, but not when the host starts.
+        former = (
+            resolve(spec, job.nodes) is None and resolve(spec, job.nodes, job.request.point.body.disks) is not None
+        )
+        return is_unstable(spec) or (former and "PARTUUID" in spec.upper())
+
     pin_command_line(job, host)
-    _apply(job, "/etc/fstab", lambda text: rewrite_fstab(text, lookup))
-    _apply(job, "/etc/crypttab", lambda text: rewrite_crypttab(text, lookup))
-    _apply(job, "/etc/initramfs-tools/conf.d/resume", lambda text: rewrite_resume(text, lookup, exists))
+    _apply(job, "/etc/fstab", lambda text: rewrite_fstab(text, lookup, lost))
+    _apply(job, "/etc/crypttab", lambda text: rewrite_crypttab(text, lookup, lost))
+    _apply(job, "/etc/initramfs-tools/conf.d/resume", lambda text: rewrite_resume(text, lookup, exists, lost))
     folders = dict.fromkeys(("/boot", job.esp_path or "/boot"))
     files = [*_COMMAND_LINES, *host.glob("/etc/default/grub.d/*.cfg"), *host.glob("/etc/dracut.conf.d/*.conf")]
     files += [file for folder in folders for file in host.glob(f"{folder}/loader/entries/*.conf")]
     root = stable_name(job.root) if job.root else None
     for file in files:
-        _apply(job, file, lambda text, file=file: rewrite_parameters(text, lookup, file, exists, root))  # type: ignore[misc]
+        _apply(job, file, lambda text, file=file: rewrite_parameters(text, lookup, file, exists, root, lost))  # type: ignore[misc]
     _apply(job, "/etc/default/grub", allow_uuid_root)
     for file in ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"):
         _apply(job, file, rewrite_mdadm)

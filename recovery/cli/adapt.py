@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from recovery.adapt.land import landed
+from recovery.adapt.land import converted, landed
 from recovery.adapt.luks import Passphrases
 from recovery.adapt.run import AdaptReport, AdaptRequest
 from recovery.adapt.run import adapt as run_adapt
@@ -19,7 +19,7 @@ from recovery.cli.progress import progress_listener
 from recovery.cli.targets import LUKS_PROMPT, grow_options, luks_option, swap_option
 from recovery.errors import AccessError, NotFoundError, UnsafeTargetError, UsageError
 from recovery.format.point import Point
-from recovery.layout import GrowPlace
+from recovery.layout import GrowPlace, Landing
 from recovery.machine.model import Disk, Machine
 from recovery.machine.probe import probe_machine
 from recovery.plan.growth import candidates, landings, places_of, wishes
@@ -56,6 +56,7 @@ def adapt(
     point_id: str,
     grow: bool,
     grow_to: tuple[str, ...],
+    to_gpt: bool,
     luks_secret_file: Path | None,
     use_swap: bool,
     steps: tuple[str, ...],
@@ -85,11 +86,12 @@ def adapt(
     if os.geteuid() != 0:
         raise AccessError("Only root can adapt a host.", hint="Run it with sudo.")
     grow, grow_to = wishes(grow_to, grow)
-    if grow_to and not location:
-        raise UsageError("Names of what grows are those of a recovery point.", hint="Give --repository and --host.")
+    if (grow_to or to_gpt) and not location:
+        raise UsageError("--grow-to and --to-gpt need the recovery point.", hint="Give --repository and --host.")
     machine = probe_machine(loops=True)
     secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
     places: tuple[GrowPlace, ...] = ()
+    changed: tuple[str, ...] = ()
     if location:
         if not host:
             raise UsageError("Which host's point is it?", hint="Give --host NAME.")
@@ -97,31 +99,34 @@ def adapt(
         targets = assign(disks, point, machine)
         choices = Choices(
             host=host, point=point.id, targets={name: disk.id for name, disk in targets.items()}, grow=grow,
-            grow_to=grow_to, luks_secret=bool(secret),
+            grow_to=grow_to, to_gpt=to_gpt, luks_secret=bool(secret),
         )  # fmt: skip
-        point, places = as_restored(point, targets, choices)
+        anew, places = as_restored(point, targets, choices)
+        changed, point = converted(point, anew), landed(point, anew)
     else:
         found = [find_disk(words.partition("=")[2] or words, machine) for words in disks]
         point = point_of(found, machine)
         targets = {d.name: disk for d, disk in zip(point.body.disks, found, strict=True)}
     request = AdaptRequest(
-        point=point, targets=targets, machine=machine, grow=grow, grow_to=places, use_swap=use_swap,
-        forget_entries=forget_entries,
+        point=point, targets=targets, machine=machine, grow=grow, grow_to=places, to_gpt=changed,
+        use_swap=use_swap, forget_entries=forget_entries,
     )  # fmt: skip
     with progress_listener(as_json=as_json) as listener:
         report = run_adapt(request, listener, Passphrases((secret,) if secret else ()), steps)
     show(report, as_json=as_json, whole=not steps)
 
 
-def as_restored(point: Point, targets: dict[str, Disk], choices: Choices) -> tuple[Point, tuple[GrowPlace, ...]]:
-    """The point as a restore with these choices laid it out, and what is to grow. Pure. Raises UsageError for a name
-    that names nothing that can grow."""
+def as_restored(
+    point: Point, targets: dict[str, Disk], choices: Choices
+) -> tuple[dict[str, Landing], tuple[GrowPlace, ...]]:
+    """How a restore with these choices laid the disks out, and what is to grow. Pure. Raises UsageError for a name of
+    nothing that can grow."""
     pairs = [(point.disk(name), disk) for name, disk in targets.items()]
     found = candidates(point, pairs, choices)
     for problem in check_growth(pairs, choices, found):
         if problem.severity == "error":
             raise UsageError(f"{problem.what} {problem.why}", hint=problem.todo)
-    return landed(point, landings(point, pairs, choices)), places_of(found)
+    return landings(point, pairs, choices), places_of(found)
 
 
 def show_steps(*, as_json: bool) -> None:

@@ -54,6 +54,7 @@ def plan(
     adapt: bool | None,
     grow: bool,
     grow_to: tuple[str, ...],
+    to_gpt: bool,
     use_swap: bool,
     verify: bool,
     copies: tuple[str, ...],
@@ -70,8 +71,8 @@ def plan(
     point = repository.point(host, point_id)
     secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
     choices = Choices(
-        host=host, point=point.id, targets=chosen, grow=grow, grow_to=grow_to, use_swap=use_swap, verify=verify,
-        skip_damaged=skip_damaged, luks_secret=bool(secret),
+        host=host, point=point.id, targets=chosen, grow=grow, grow_to=grow_to, to_gpt=to_gpt, use_swap=use_swap,
+        verify=verify, skip_damaged=skip_damaged, luks_secret=bool(secret),
     )  # fmt: skip
     if machine_file is not None:
         machine = load_machine(machine_file)

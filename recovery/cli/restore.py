@@ -63,6 +63,7 @@ def restore(
     adapt: bool | None,
     grow: bool,
     grow_to: tuple[str, ...],
+    to_gpt: bool,
     use_swap: bool,
     verify: bool,
     copies: tuple[str, ...],
@@ -82,8 +83,8 @@ def restore(
     try:
         engine.adopt(repository)
         choices = Choices(
-            host=host, point=point_id, targets=chosen, adapt=wanted, grow=grow, grow_to=grow_to, use_swap=use_swap,
-            verify=verify, skip_damaged=skip_damaged,
+            host=host, point=point_id, targets=chosen, adapt=wanted, grow=grow, grow_to=grow_to, to_gpt=to_gpt,
+            use_swap=use_swap, verify=verify, skip_damaged=skip_damaged,
         )  # fmt: skip
         if luks_secret_file is not None:
             engine.luks_secret(read_secret(luks_secret_file, LUKS_PROMPT))

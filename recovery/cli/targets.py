@@ -38,11 +38,13 @@ _GROW = (
     click.option("--grow-to", multiple=True, metavar="NAME",
                  help="What grows onto a larger disk instead: a mount point, device, vg/lv or volume group of the "
                       "host; 'none': nothing. 'rekindle plan' shows what can. Repeatable, once a disk."),
+    click.option("--to-gpt", is_flag=True,
+                 help="A disk with an MBR, which reaches only 2 TiB, gets a GPT on a larger target."),
 )  # fmt: skip
 
 
 def grow_options(function: F) -> F:
-    """Add ``--grow/--no-grow`` and ``--grow-to``."""
+    """Add ``--grow/--no-grow``, ``--grow-to`` and ``--to-gpt``."""
     for option in reversed(_GROW):
         function = option(function)
     return function

@@ -23,6 +23,7 @@ def command(choices: Choices, locations: Sequence[str]) -> str:
     words += [] if choices.grow else ["--no-grow"]
     for name in choices.grow_to:
         words += ["--grow-to", name]
+    words += ["--to-gpt"] if choices.to_gpt else []
     words += ["--use-swap"] if choices.use_swap else []
     words += ["--verify"] if choices.verify else []
     words += ["--skip-damaged"] if choices.skip_damaged else []

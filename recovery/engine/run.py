@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from recovery.adapt.land import extents, landed
+from recovery.adapt.land import converted, extents, landed
 from recovery.adapt.luks import Passphrases
 from recovery.adapt.run import AdaptRequest, adapt
 from recovery.adapt.stack import NOTHING
@@ -184,6 +184,7 @@ class Run:
         point = landed(self.point, {a.source.name: a.landing for a in self.plan.assignments if a.landing})
         request = AdaptRequest(
             point=point, targets=assigned, machine=machine, grow=choices.grow, grow_to=places_of(self.plan.growth),
+            to_gpt=converted(self.point, {a.source.name: a.landing for a in self.plan.assignments if a.landing}),
             use_swap=choices.use_swap,
         )  # fmt: skip
         found = adapt(request, self._renumbered, self.passphrases)

@@ -101,6 +101,7 @@ class Driver:
         grow, grow_to = wishes(answers.grow_to, answers.grow)
         choices = Choices(
             host=answers.host, point=point.id, targets=targets, adapt=answers.adapt, grow=grow, grow_to=grow_to,
+            to_gpt=answers.to_gpt,
             use_swap=answers.use_swap, verify=answers.verify, skip_damaged=answers.skip_damaged,
         )  # fmt: skip
         if answers.luks_secret:

@@ -67,6 +67,8 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     grow: bool = True
     grow_to: tuple[str, ...] = ()
     """What grows onto larger disks instead of the last partition, as ``rekindle plan --grow-to`` has it."""
+    to_gpt: bool = False
+    """A disk with an MBR gets a GPT on a target that is larger than 2 TiB."""
     use_swap: bool = False
     verify: bool = False
     skip_damaged: bool = False

@@ -17,6 +17,7 @@ from recovery.plan.growth_checks import check_growth, check_journals
 from recovery.plan.losses import losses
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 from recovery.plan.names import BOOT_TYPES
+from recovery.plan.togpt import check_to_gpt
 from recovery.units import format_size
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
@@ -55,6 +56,7 @@ def build_plan(
         *checks.check_adaptation(pairs, choices),
         *check_growth(pairs, choices, growth),
         *check_journals(point, pairs, laid_out),
+        *check_to_gpt(point, pairs, machine, choices, laid_out),
         *checks.check_memory_for_speed(machine),
     ]
     assignments = tuple(
@@ -111,6 +113,7 @@ def _laid_out(assignment: DiskAssignment) -> str:
         return ""
     done = {"shrink": "shrunk", "remake": "made anew"}
     words = [f"partition {p.number} {done[p.way]}" for p in assignment.landing.placements if p.way in done]
+    words += ["with a GPT"] if assignment.landing.table.kind != assignment.source.table.kind else []
     return f"; laid out anew{': ' if words else ''}{', '.join(words)}"
 
 

@@ -61,7 +61,8 @@ def conversion(point: Point, pairs: Pairs, machine: Machine, choices: Choices) -
         # Where the partition goes was worked out on the table as it was captured, which will not be there.
         return Conversion(
             refused="A disk that is laid out anew gets no partition for the other firmware mode.",
-            todo="Choose disks of at least the captured size, with the same sectors, and let the last partition grow.",
+            todo="Choose disks of at least the captured size, with the same sectors; let the last partition grow, and "
+            "keep the partition table.",
         )
     return found
 

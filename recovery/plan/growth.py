@@ -15,9 +15,10 @@ from recovery.format.point import Point, PointDisk
 from recovery.layout import Content, GrowPlace, Landing, Partition, VolumeGroup
 from recovery.machine.model import Disk
 from recovery.plan.check_stack import LUKS, array_members
-from recovery.plan.landing import land, needs_landing, real_partitions
+from recovery.plan.landing import NoRoom, land, needs_landing, real_partitions
 from recovery.plan.model import Choices, GrowthCandidate
 from recovery.plan.names import BOOT_TYPES
+from recovery.plan.togpt import applies, land_as_gpt
 from recovery.units import MIB
 
 Pairs = Sequence[tuple[PointDisk, Disk]]
@@ -89,10 +90,17 @@ def landing_of(source: PointDisk, target: Disk, choices: Choices, grow: int | No
     """How one disk is laid out anew, where partition ``grow`` is to grow; None when it is byte for byte, or when
     nothing can be done."""
     stretch = grow if grow is not None and _followers(source, grow) else None
-    if target.bus == "file" or (stretch is None and not needs_landing(source, target.size, target.sector_size)):
+    needed = needs_landing(source, target.size, target.sector_size) or applies(source, target, choices)
+    if target.bus == "file" or (stretch is None and not needed):
         return None
-    found = land(source, target.size, target.sector_size, stretch)
+    found = _land(source, target, choices, stretch)
     return found if isinstance(found, Landing) else None
+
+
+def _land(source: PointDisk, target: Disk, choices: Choices, grow: int | None) -> Landing | NoRoom | str:
+    if applies(source, target, choices):
+        return land_as_gpt(source, target, grow)
+    return land(source, target.size, target.sector_size, grow)
 
 
 def _followers(source: PointDisk, number: int) -> list[Partition]:
@@ -144,7 +152,7 @@ class _Room:
             target = self._pairs[source.name][1]
             self._gains[place] = 0
             if target.bus != "file" and target.size > source.size:
-                found = land(source, target.size, target.sector_size, number)
+                found = _land(source, target, self.choices, number)
                 if isinstance(found, Landing):
                     grown = next((p for p in found.placements if p.number == number), None)
                     self._gains[place] = max(0, grown.size - grown.old_size) if grown else 0

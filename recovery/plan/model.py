@@ -38,6 +38,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """Grow the last partition, and what lies on it, onto a larger disk."""
     grow_to: tuple[str, ...] = ()
     """Where growth goes instead, by names of ``GrowthCandidate``; a disk that none of them is on grows as usual."""
+    to_gpt: bool = False
+    """A disk with an MBR gets a GPT where an MBR would not reach all of its target (2 TiB)."""
     use_swap: bool = False
     """Where another firmware mode needs a boot partition and there is no room, shorten a swap partition for it."""
     verify: bool = False

@@ -13,7 +13,7 @@ from recovery.plan.model import Choices
 def test_everything_that_was_chosen_is_in_it() -> None:
     choices = Choices(
         host="hv1", point="ab" * 32, targets={"disk2": "wwn:0x5000", "disk1": "/srv/my images/a.raw"}, adapt=False,
-        grow=False, verify=True, skip_damaged=True,
+        grow=False, grow_to=("/srv/my data", "vg0"), to_gpt=True, verify=True, skip_damaged=True,
     )  # fmt: skip
     text = command(choices, ["https://backup:8443", "/mnt/usb copy"])
     text = with_access(
@@ -27,6 +27,7 @@ def test_everything_that_was_chosen_is_in_it() -> None:
     assert found["targets"] == ("disk1=/srv/my images/a.raw", "disk2=wwn:0x5000")
     assert found["copies"] == ("/mnt/usb copy",)
     assert found["adapt"] is False and found["grow"] is False
+    assert found["grow_to"] == ("/srv/my data", "vg0") and found["to_gpt"]
     assert found["verify"] and found["skip_damaged"] and found["loops"]
     assert (found["user"], found["password_file"]) == ("ann", Path("/root/p w"))
 

@@ -44,6 +44,15 @@ def test_a_good_file() -> None:
     assert wanted(GOOD, "")
 
 
+def test_where_growth_goes() -> None:
+    answers = parse_answers(GOOD, "rekindle.grow_to=/var,vg0/data rekindle.to_gpt")
+    assert answers.grow_to == ("/var", "vg0/data") and answers.to_gpt
+    assert parse_answers(changed("unattended = true", 'grow_to = ["none"]')).grow_to == ("none",)
+    for words in ("rekindle.grow_to=none,/var", "rekindle.grow_to=/var rekindle.grow=no"):
+        with pytest.raises(UsageError, match="grow_to: Growth is to go somewhere and nowhere"):
+            parse_answers(GOOD, words)
+
+
 def test_the_command_line_says_the_same_things() -> None:
     line = (
         "BOOT_IMAGE=/vmlinuz quiet rekindle.unattended rekindle.host=pve1 rekindle.code=ABCD rekindle.verify "

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[3]
 
 def test_every_code_is_documented() -> None:
     names = (
-        "plan/checks.py", "plan/check_stack.py", "plan/place_checks.py", "plan/growth_checks.py", "plan/firmware.py",
+        "plan/checks.py", "plan/check_stack.py", "plan/place_checks.py", "plan/growth_checks.py", "plan/togpt.py",
+        "plan/firmware.py",
         "engine/preflight.py", "engine/encrypted.py",
     )  # fmt: skip
     sources = [ROOT / "recovery" / name for name in names]
