@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from recovery.cli.access import open_copies, read_secret, repository_options
+from recovery.cli.follow import follow
 from recovery.cli.progress import progress_listener
 from recovery.cli.targets import (
     LUKS_PROMPT,
@@ -26,7 +27,6 @@ from recovery.engine.api import Report
 from recovery.engine.confirm import check_allowed
 from recovery.engine.engine import Engine
 from recovery.errors import IntegrityError, UnsafeTargetError, UsageError, from_report
-from recovery.events import Listener, RunFinished
 from recovery.plan.growth import wishes
 from recovery.plan.model import Choices, RestorePlan
 from recovery.plan.names import short_name
@@ -160,21 +160,6 @@ def confirmations(plan: RestorePlan, given: dict[str, str]) -> dict[str, str]:
             click.echo(f"\nEverything on {short_name(target)} will be overwritten.", err=True)
             typed[target.id] = click.prompt(f"Type its {what} to go on", err=True)
     return typed
-
-
-def follow(engine: Engine, listener: Listener) -> RunFinished:
-    """Tell the events until the run has ended. Ctrl-C stops the run, and its end is awaited all the same."""
-    since = 0
-    while True:
-        try:
-            for number, event in engine.event_log().read(since, timeout=1.0):
-                since = number + 1
-                listener(event)
-                if isinstance(event, RunFinished):
-                    return event
-        except KeyboardInterrupt:
-            click.echo("Stopping ...", err=True)
-            engine.cancel()
 
 
 def show_report(report: Report, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recovery.plan.model import Choices
+from recovery.plan.vm import VmChoices
 
 
 def command(choices: Choices, locations: Sequence[str]) -> str:
@@ -26,6 +27,19 @@ def command(choices: Choices, locations: Sequence[str]) -> str:
     words += ["--to-gpt"] if choices.to_gpt else []
     words += ["--use-swap"] if choices.use_swap else []
     words += ["--verify"] if choices.verify else []
+    words += ["--skip-damaged"] if choices.skip_damaged else []
+    return shlex.join(words)
+
+
+def vm_command(choices: VmChoices, locations: Sequence[str]) -> str:
+    """The command that restores the same disks of a VM to the same place. How to log in is not in it."""
+    words = ["rekindle", "extract", *locations[:1], "--host", choices.host, "--point", choices.point]
+    words += ["--vm", choices.vm, *(word for disk in choices.disks for word in ("--disk", disk))]
+    words += ["--onto", choices.device] if choices.device else []
+    words += ["--into", choices.folder] if choices.folder else []
+    for location in locations[1:]:
+        words += ["--also", location]
+    words += ["--overwrite"] if choices.overwrite else []
     words += ["--skip-damaged"] if choices.skip_damaged else []
     return shlex.join(words)
 

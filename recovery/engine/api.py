@@ -16,7 +16,9 @@ from recovery.errors import ErrorReport
 from recovery.events import Event
 from recovery.format.point import Point, PointSummary
 from recovery.machine.model import Machine
+from recovery.machine.place import Place
 from recovery.plan.model import Choices, RestorePlan, Suggestion
+from recovery.plan.vm import VmChoices, VmPlan
 from recovery.repository.mdns import DiscoveredServer as DiscoveredServer
 from recovery.restore.report import DiskReport
 
@@ -165,11 +167,39 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
 
     phase: RunPhase = "idle"
     plan: RestorePlan | None = None
+    vm_plan: VmPlan | None = None
+    """Instead of ``plan``, when the disks of one VM are restored as files."""
     step: str = ""
     events: int = 0
     """How many events were sent so far; ``events(since=...)`` replays from any of them."""
     error: ErrorReport | None = None
     report: Report | None = None
+
+
+class VmFileReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk of a VM as a file: ``size`` bytes, of which ``written`` are not zeros. ``source`` is where it was on its
+    host; ``damaged`` are (offset, bytes) that no copy of the repository had: zeros lie there now."""
+
+    target: str
+    path: str
+    source: str
+    format: str
+    size: int
+    written: int
+    seconds: float
+    backing: str = ""
+    damaged: tuple[tuple[int, int], ...] = ()
+
+
+class VmReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of one VM. ``place`` says for people where they lie; with a ``device`` it was mounted for the run only
+    and paths begin at its top. ``definition`` is the path of the libvirt XML, empty when the point has none."""
+
+    name: str
+    place: str
+    files: tuple[VmFileReport, ...] = ()
+    definition: str = ""
+    device: str = ""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +221,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     incomplete: tuple[str, ...] = ()
     go_on: str = ""
     log_path: str = ""
+    vm: VmReport | None = None
+    """What became of the disks of one VM, instead of ``disks``."""
+
+    @property
+    def damaged(self) -> bool:
+        """A part of it was in no copy of the repository: zeros lie there now."""
+        return any(disk.damaged for disk in self.disks) or any(
+            file.damaged for file in (self.vm.files if self.vm else ())
+        )
 
 
 class EngineApi(Protocol):
@@ -231,6 +270,14 @@ class EngineApi(Protocol):
     def plan_repair(self, disks: tuple[str, ...], grow: bool = True) -> RestorePlan:
         """Plan to make the host start whose disks (ids or paths) are in this machine; it needs no repository, and
         ``start`` runs it like another plan. Writes nothing."""
+
+    def places(self) -> list[Place]:
+        """Filesystems of this machine that the disks of a VM can go to, with free room; each that is not mounted is
+        looked into read-only for a moment. Raises CommandError, BusyError while a run goes on."""
+
+    def plan_vm(self, choices: VmChoices) -> VmPlan:
+        """Plan and check to restore the disks of one VM as files; ``start`` runs it like another plan, with the VM's
+        name typed (key ``plan.vm.VM_NAME``) where files are overwritten. Writes nothing."""
 
     def start(self, plan_id: str, confirmations: dict[str, str], countdown: int = 0) -> None:
         """Run the plan last made if its id is ``plan_id`` and every target's ``Disk.confirmation`` was typed.

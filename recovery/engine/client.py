@@ -29,7 +29,9 @@ from recovery.errors import UnreachableError, from_report
 from recovery.events import Event, RunFinished
 from recovery.format.point import Point, PointSummary
 from recovery.machine.model import Machine
+from recovery.machine.place import Place
 from recovery.plan.model import Choices, RestorePlan, Suggestion
+from recovery.plan.vm import VmChoices, VmPlan
 from recovery.repository.mdns import DiscoveredServer
 
 
@@ -137,6 +139,16 @@ class EngineClient:
     def plan_repair(self, disks: tuple[str, ...], grow: bool = True) -> RestorePlan:
         """See EngineApi."""
         found: RestorePlan = self._call("plan_repair", disks, grow)
+        return found
+
+    def places(self) -> list[Place]:
+        """See EngineApi."""
+        found: list[Place] = self._call("places")
+        return found
+
+    def plan_vm(self, choices: VmChoices) -> VmPlan:
+        """See EngineApi."""
+        found: VmPlan = self._call("plan_vm", choices)
         return found
 
     def start(self, plan_id: str, confirmations: dict[str, str], countdown: int = 0) -> None:

@@ -28,15 +28,19 @@ from recovery.engine.api import (
     ServerIdentity,
     Unattended,
 )
-from recovery.engine.confirm import check_allowed, check_confirmations
+from recovery.engine.confirm import check_allowed, check_confirmations, check_vm_confirmation
 from recovery.engine.eventlog import EventLog
 from recovery.engine.identify import identify
 from recovery.engine.journal import Journal
+from recovery.engine.places import find_places
 from recovery.engine.planning import adaptation, plan_recorded
 from recovery.engine.prober import Prober, with_nics
 from recovery.engine.remote import Remote
+from recovery.engine.run import Run
 from recovery.engine.runner import Runner
 from recovery.engine.statuspage import StatusPage
+from recovery.engine.vm_plan import FoundVm, plan_vm
+from recovery.engine.vm_run import VmRun
 from recovery.errors import (
     PlanRefusedError,
     RekindleError,
@@ -45,11 +49,13 @@ from recovery.errors import (
 from recovery.events import Event
 from recovery.format.point import Point, PointSummary
 from recovery.machine.model import Machine
+from recovery.machine.place import Place
 from recovery.plan.answers import split_words
 from recovery.plan.build import with_problems
 from recovery.plan.model import Choices, Problem, RestorePlan, Suggestion
 from recovery.plan.repair import build_repair, point_of
 from recovery.plan.suggest import suggest
+from recovery.plan.vm import VmChoices, VmPlan
 from recovery.repository.http import HttpStore
 from recovery.repository.mdns import DiscoveredServer, discover
 from recovery.repository.repository import Repository
@@ -75,7 +81,8 @@ class Engine:
         self._lock = threading.Lock()
         self._machine: Machine | None = None
         self._repository: Repository | None = None
-        self._plan: RestorePlan | None = None
+        self._plan: RestorePlan | VmPlan | None = None
+        self._found: FoundVm | None = None
         self._point: Point | None = None
         self._passphrases = Passphrases()
         self._unattended = Unattended()
@@ -200,9 +207,34 @@ class Engine:
             self._take(plan, point)
         return plan
 
-    def _take(self, plan: RestorePlan, point: Point) -> None:
+    def places(self) -> list[Place]:
+        """See EngineApi."""
+        with self._asking:
+            self._runner.refuse_while_running("Disks can't be looked into")
+            return self._places()
+
+    def _places(self, only: str = "") -> list[Place]:
+        return find_places(loops=self._loops, only=only)
+
+    def plan_vm(self, choices: VmChoices) -> VmPlan:
+        """See EngineApi."""
+        with self._asking:
+            self._runner.refuse_while_running("Another plan can't be made")
+            repository = self._opened()
+            with self._lock:
+                self._plan = None
+            point = repository.point(choices.host, choices.point)
+            plan, found = self._plan_vm(repository, point, msgspec.structs.replace(choices, point=point.id))
+            self._take(plan, point, found)
+        return plan
+
+    def _plan_vm(self, repository: Repository, point: Point, choices: VmChoices) -> tuple[VmPlan, FoundVm]:
+        places = self._places(choices.device) if choices.device else []
+        return plan_vm(repository, point, choices, places)
+
+    def _take(self, plan: RestorePlan | VmPlan, point: Point, found: FoundVm | None = None) -> None:
         with self._lock:
-            self._plan, self._point = plan, point
+            self._plan, self._point, self._found = plan, point, found
         verdict = "allowed" if plan.allowed else "refused"
         log.info("plan %s: %s", plan.id[:12], verdict)
         for problem in plan.problems:
@@ -216,12 +248,38 @@ class Engine:
                 self._runner.refuse_while_running("Another run can't be started")
                 raise PlanRefusedError("That is not the plan that was made last.", hint="Plan again.")
             check_allowed(plan)
-            check_confirmations(plan, confirmations)
-            repository = self._opened() if plan.choices.restore else None
-            self._runner.begin(plan, point, repository, self._probe, countdown, self._passphrases)
+            if isinstance(plan, VmPlan):
+                check_vm_confirmation(plan, confirmations)
+                self._start_vm(plan, point)
+            else:
+                check_confirmations(plan, confirmations)
+                self._start_disks(plan, point, countdown)
             # A plan is good for one run: afterwards the disks are others than it describes.
-            self._plan = None
+            self._plan = self._found = None
         log.info("run of plan %s started", plan.id[:12])
+
+    def _start_disks(self, plan: RestorePlan, point: Point, countdown: int) -> None:
+        repository = self._opened() if plan.choices.restore else None
+        self._runner.begin(
+            RunState(plan=plan),
+            lambda listener, cancel, log_path: Run(
+                plan=plan, point=point, repository=repository, probe=self._probe, listener=listener, cancel=cancel,
+                log_path=log_path, countdown=max(0, countdown), passphrases=self._passphrases,
+            ),
+        )  # fmt: skip
+
+    def _start_vm(self, plan: VmPlan, point: Point) -> None:
+        found = self._found
+        if found is None:
+            raise PlanRefusedError("That is not the plan that was made last.", hint="Plan again.")
+        repository = self._opened()
+        self._runner.begin(
+            RunState(vm_plan=plan),
+            lambda listener, cancel, log_path: VmRun(
+                plan=plan, point=point, repository=repository, found=found, listener=listener, cancel=cancel,
+                log_path=log_path,
+            ),
+        )  # fmt: skip
 
     def cancel(self) -> None:
         """See EngineApi. What runs stops at the next safe place; a finished run stays finished."""

@@ -31,7 +31,7 @@ _OPTIONS = {
     "vfat": "", "exfat": "", "ntfs": "",
 }  # fmt: skip
 #: repo.json lies at the top of a disk or in a folder of it.
-_PATTERNS = ("repo.json", "*/repo.json", "*/*/repo.json")
+PATTERNS = ("repo.json", "*/repo.json", "*/*/repo.json")
 _SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
 
 
@@ -123,7 +123,7 @@ def unmount(folder: Path) -> None:
 
 
 def _repositories(folder: Path, device: str, size: int) -> Iterator[LocalRepository]:
-    for pattern in _PATTERNS:
+    for pattern in PATTERNS:
         for file in sorted(folder.glob(pattern)):
             try:
                 repository = msgspec.json.decode(file.read_bytes(), type=RepositoryFile)

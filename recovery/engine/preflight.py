@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -160,6 +160,13 @@ def check_packs(
         for pack, end in pack_ends(content.map).items():
             ends[pack] = max(end, ends.get(pack, 0))
             users.setdefault(pack, set()).add(disk)
+    yield from check_ends(repository, ends, users, skip_damaged=skip_damaged)
+
+
+def check_ends(
+    repository: Repository, ends: Mapping[bytes, int], users: Mapping[bytes, Collection[str]], *, skip_damaged: bool
+) -> Iterator[Problem]:
+    """Every pack is there and has as many bytes as ``ends`` says; ``users``: what its content belongs to."""
     sizes = _sizes(repository, list(ends))
     missing = [pack for pack in ends if sizes.get(pack) is None]
     short = [pack for pack, end in ends.items() if (size := sizes.get(pack)) is not None and size < end]

@@ -13,11 +13,15 @@ import msgspec
 from recovery.engine import preflight
 from recovery.engine.api import FoundAnswers, LocalRepository, NetworkConfig, RemoteAccess
 from recovery.engine.engine import Engine
+from recovery.engine.places import recorded_places
 from recovery.engine.prober import Prober, with_nics
+from recovery.engine.vm_plan import FoundVm, plan_vm
 from recovery.errors import UsageError
 from recovery.format.point import Point
 from recovery.machine.model import Machine
+from recovery.machine.place import Place
 from recovery.plan.model import Problem, RestorePlan
+from recovery.plan.vm import VmChoices, VmPlan
 from recovery.repository.identity import RepositoryFile
 from recovery.repository.repository import Repository
 
@@ -64,6 +68,14 @@ class Rehearsal(Engine):
             return []
         disks = [assignment.source.name for assignment in plan.assignments]
         return list(preflight.check_packs(repository, point, disks, skip_damaged=plan.choices.skip_damaged))
+
+    def _places(self, only: str = "") -> list[Place]:
+        """Those of the recorded machine, as far as its record tells."""
+        return [place for place in recorded_places(self._prober.probe()) if only in ("", place.device)]
+
+    def _plan_vm(self, repository: Repository, point: Point, choices: VmChoices) -> tuple[VmPlan, FoundVm]:
+        """The place is not looked into: which names are taken there is not known."""
+        return plan_vm(repository, point, choices, self._places(choices.device), ask=False)
 
     def start(self, plan_id: str, confirmations: dict[str, str], countdown: int = 0) -> None:
         """Refused."""

@@ -6,24 +6,28 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
-from recovery.adapt.luks import Passphrases
-from recovery.adapt.stack import NOTHING
 from recovery.engine import report
-from recovery.engine.api import RunPhase, RunState
+from recovery.engine.api import Report, RunPhase, RunState
 from recovery.engine.eventlog import EventLog
 from recovery.engine.journal import Journal
-from recovery.engine.run import Run
 from recovery.errors import BusyError, CancelledError, ErrorReport, RekindleError
-from recovery.events import Event, RunFinished, StepStarted, tee
-from recovery.format.point import Point
-from recovery.machine.model import Machine
-from recovery.plan.model import RestorePlan
-from recovery.repository.repository import Repository
+from recovery.events import Event, Listener, RunFinished, StepStarted, tee
 
 log = logging.getLogger("rekindle.engine")
+
+
+class Job(Protocol):
+    """What is run."""
+
+    def execute(self) -> Report:
+        """All of it. Raises what stops it."""
+
+    def report(self) -> Report:
+        """What was done so far."""
 
 
 class Runner:
@@ -48,40 +52,23 @@ class Runner:
         if self.running:
             raise BusyError(f"{what} while a restore is running.", hint="Wait for its end, or stop it first.")
 
-    def begin(
-        self,
-        plan: RestorePlan,
-        point: Point,
-        repository: Repository | None,
-        probe: Callable[[], Machine],
-        countdown: int,
-        passphrases: Passphrases = NOTHING,
-    ) -> None:
-        """Run a plan that was confirmed, in a thread. Raises BusyError when one runs."""
+    def begin(self, state: RunState, make: Callable[[Listener, threading.Event, str], Job]) -> None:
+        """Run in a thread what ``make`` makes of a listener, the event that stops it, and the log's path; ``state`` is
+        how the run begins. Raises BusyError when one runs."""
         with self._lock:
             if self._state.phase == "running":
                 raise BusyError("A restore is running.", hint="Watch it, or stop it first.")
             if self.events.finished:
                 self.events = EventLog()
             self._cancel = threading.Event()
-            self._state = RunState(phase="running", plan=plan)
-            job = Run(
-                plan=plan,
-                point=point,
-                repository=repository,
-                probe=probe,
-                listener=tee(self._hear, self._journal.hear),
-                cancel=self._cancel,
-                log_path=str(self._journal.path),
-                countdown=max(0, countdown),
-                passphrases=passphrases,
-            )
+            self._state = msgspec.structs.replace(state, phase="running")
+            job = make(tee(self._hear, self._journal.hear), self._cancel, str(self._journal.path))
             context = contextvars.copy_context()
             # Not a daemon: a CLI that ends early must not kill a disk in the middle of its last write.
             self._thread = threading.Thread(target=context.run, args=(self._execute, job), name="run")
             self._thread.start()
 
-    def _execute(self, job: Run) -> None:
+    def _execute(self, job: Job) -> None:
         phase: RunPhase = "finished"
         error: ErrorReport | None = None
         try:
@@ -97,13 +84,10 @@ class Runner:
             )  # fmt: skip
         found = job.report()
         report.write(found, error, self._journal.directory)
-        summary = f"{found.host} was restored." if error is None else ""
-        if error is None and not job.plan.choices.restore:
-            summary = "The host on these disks starts on this machine."
-        if error is None and any(disk.damaged for disk in found.disks):
-            summary = f"{found.host} was restored except for what no copy of the repository has."
         with self._lock:
             self._state = msgspec.structs.replace(self._state, phase=phase, error=error, report=found)
+            repair = self._state.plan is not None and not self._state.plan.choices.restore
+        summary = _summary(found, repair=repair) if error is None else ""
         # Last, so that who waits for it finds the state as it is in the end.
         tee(self._hear, self._journal.hear)(RunFinished(error=error, summary=summary))
 
@@ -126,3 +110,10 @@ class Runner:
         """Wait until the run has ended."""
         if self._thread is not None:
             self._thread.join(timeout)
+
+
+def _summary(found: Report, *, repair: bool) -> str:
+    if repair:
+        return "The host on these disks starts on this machine."
+    what = f"The disks of {found.vm.name} were" if found.vm else f"{found.host} was"
+    return f"{what} restored except for what no copy of the repository has." if found.damaged else f"{what} restored."

@@ -17,6 +17,8 @@ from typing import Any
 
 from recovery.engine.api import RunState, Unattended
 from recovery.events import Event, Message, Progress, StepFinished, StepStarted
+from recovery.plan.model import RestorePlan
+from recovery.plan.vm import VmPlan
 from recovery.units import format_duration, format_rate, format_size
 
 PORT = 80
@@ -130,8 +132,10 @@ class _Server(ThreadingHTTPServer):
 
 def render(state: RunState, events: list[Event], unattended: Unattended) -> bytes:
     """The page as HTML. Pure; everything that comes from hosts and errors is escaped."""
-    plan = state.plan
+    plan = state.plan or state.vm_plan
     host = plan.choices.host if plan else ""
+    if isinstance(plan, VmPlan):
+        host = f"{plan.vm.name} of {host}"
     title = f"{host}: {state.phase}" if host else "No restore is running"
     parts = []
     if unattended.phase != "off":
@@ -141,9 +145,7 @@ def render(state: RunState, events: list[Event], unattended: Unattended) -> byte
         parts.append(f'<p class="error">{html.escape(state.error.message)} {html.escape(state.error.hint)}</p>')
     if plan is not None:
         disks = {event.disk: event for event in events if isinstance(event, Progress) and event.disk}
-        for assignment in plan.assignments:
-            source = assignment.source
-            parts.append(_bar(f"{source.name} to {assignment.target.path}", disks.get(source.name), source.size))
+        parts += [_bar(f"{disk} to {target}", disks.get(disk), size) for disk, target, size in _writes(plan)]
         done = {event.step for event in events if isinstance(event, StepFinished)}
         begun = {event.step: event.title for event in events if isinstance(event, StepStarted)}
         titles = {**begun, **{step.id: step.title for step in plan.steps}}
@@ -156,6 +158,13 @@ def render(state: RunState, events: list[Event], unattended: Unattended) -> byte
     lines = "".join(f"<li>{time.strftime('%H:%M:%S', time.gmtime(e.at))} {html.escape(e.text)}</li>" for e in said)
     parts.append(f"<ul>{lines}</ul><p>{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC</p>")
     return _page(title, "".join(parts), refresh=2)
+
+
+def _writes(plan: RestorePlan | VmPlan) -> list[tuple[str, str, int]]:
+    """(disk as its progress is called, what it goes to, bytes)."""
+    if isinstance(plan, VmPlan):
+        return [(file.target, file.name, file.size) for file in plan.files]
+    return [(a.source.name, a.target.path, a.source.size) for a in plan.assignments]
 
 
 def _bar(name: str, progress: Progress | None, size: int) -> str:

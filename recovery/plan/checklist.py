@@ -56,7 +56,7 @@ CHECKS: tuple[Check, ...] = (
           ("lvm-name-clash", "duplicate-uuid"), devices=True, writes=True),
 )  # fmt: skip
 
-_STATES: dict[Severity, State] = {"error": "failed", "warning": "warning", "info": "note"}
+STATES: dict[Severity, State] = {"error": "failed", "warning": "warning", "info": "note"}
 
 
 def checks_of(plan: RestorePlan, step: str) -> list[tuple[Check, State, tuple[Problem, ...]]]:
@@ -79,7 +79,7 @@ def checks_of(plan: RestorePlan, step: str) -> list[tuple[Check, State, tuple[Pr
 def _state(plan: RestorePlan, check: Check, problems: tuple[Problem, ...]) -> State:
     for severity in ("error", "warning", "info"):
         if any(problem.severity == severity for problem in problems):
-            return _STATES[severity]
+            return STATES[severity]
     asked = {code for other in CHECKS if other.asks for code in other.codes}
     # Nobody was asked when what can be seen without asking forbids the plan already.
     unasked = check.asks and any(p.severity == "error" and p.code not in asked for p in plan.problems)

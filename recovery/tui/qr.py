@@ -26,9 +26,9 @@ _CELLS = {(False, False): "█", (False, True): "▀", (True, False): "▄", (Tr
 
 def summary(report: Report) -> str:
     """What a person copies onto paper or into a ticket: host, point, result, bytes, roots; ``LONGEST`` at most."""
-    damaged = any(disk.damaged for disk in report.disks)
-    outcome = "INCOMPLETE" if damaged else "OK"
-    parts = [f"REKINDLE {report.host} {outcome}", f"POINT {report.point[:12]} {utc(report.point_created)}"]
+    outcome = "INCOMPLETE" if report.damaged else "OK"
+    vm = f" VM {report.vm.name}" if report.vm else ""
+    parts = [f"REKINDLE {report.host}{vm} {outcome}", f"POINT {report.point[:12]} {utc(report.point_created)}"]
     if not report.point:
         parts[1:] = ["REPAIR"]
     parts.append(f"DONE {utc(report.finished)} IN {format_duration(report.finished - report.started)}")
@@ -37,6 +37,9 @@ def summary(report: Report) -> str:
     for disk in report.disks:
         checked = "PROVEN" if disk.root_matched else "SIGNED"
         parts.append(f"{disk.disk} ROOT {checked} {disk.root[:8]}")
+    if report.vm:
+        parts.append(f"IN {report.vm.place}")
+        parts += [f"{file.path.rpartition('/')[2]} {format_size(file.size)}" for file in report.vm.files]
     if report.disks:
         written = sum(disk.written + disk.zeroed for disk in report.disks)
         parts.append(f"WRITTEN {format_size(written)} NET {format_size(sum(d.transferred for d in report.disks))}")

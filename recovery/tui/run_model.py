@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from recovery.errors import ErrorReport
 from recovery.events import Event, Message, Progress, RunFinished, StepFinished, StepStarted
 from recovery.plan.model import RestorePlan
+from recovery.plan.vm import VmPlan
 
 #: Lines of the log kept for the screen.
 LOG_LINES = 200
@@ -28,7 +29,7 @@ class StepView:
 class RunModel:
     """Everything the events said so far."""
 
-    plan: RestorePlan | None = None
+    plan: RestorePlan | VmPlan | None = None
     steps: dict[str, StepView] = field(default_factory=dict)
     disks: dict[str, Progress] = field(default_factory=dict)
     """The newest progress of each disk of the point."""
@@ -50,6 +51,18 @@ class RunModel:
     def error(self) -> ErrorReport | None:
         """Why it failed, when it did."""
         return self.finished.error if self.finished else None
+
+    @property
+    def noun(self) -> str:
+        """What the run is called: ``restore`` or ``repair``."""
+        return "repair" if isinstance(self.plan, RestorePlan) and not self.plan.choices.restore else "restore"
+
+    @property
+    def subject(self) -> str:
+        """Who comes back: the host, or a VM of it."""
+        if isinstance(self.plan, VmPlan):
+            return f"{self.plan.vm.name} of {self.plan.choices.host}"
+        return (self.plan.choices.host if self.plan else "") or "Repair"
 
     @property
     def current(self) -> StepView | None:
@@ -108,7 +121,8 @@ class RunModel:
         if disk is not None and disk.done < disk.total:
             if disk.skipped > disk.transferred:
                 return "comparing with what the disk holds, fetching what differs"
-            return "fetching from the repository, checking, writing to the disk"
+            what = "file" if isinstance(self.plan, VmPlan) else "disk"
+            return f"fetching from the repository, checking, writing to the {what}"
         newest = next((text for _, level, text in reversed(self.log) if level != "debug"), "")
         return newest if newest and newest != step.title else step.title
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from rich.text import Text
 
 from recovery.events import Progress
-from recovery.plan.model import DiskAssignment
+from recovery.plan.model import RestorePlan
+from recovery.plan.vm import VmPlan
 from recovery.tui.describe import short_name
 from recovery.tui.glyphs import DONE, FAILED, RUNNING, WAITING
 from recovery.tui.graph import bars, rates
@@ -73,9 +74,12 @@ def graph_lines(model: RunModel, rows: int, width: int, label: int) -> list[str]
     return [head + line for head, line in zip(heads, bars(found, rows), strict=False)]
 
 
-def disk_label(assignment: DiskAssignment) -> str:
-    """``disk1 → nvme0n1``."""
-    return f"{assignment.source.name} → {short_name(assignment.target.path)}"
+def disk_labels(plan: RestorePlan | VmPlan | None) -> list[tuple[str, str]]:
+    """(the disk as its progress calls it, ``disk1 → nvme0n1``) for each bar."""
+    if isinstance(plan, VmPlan):
+        return [(file.target, f"{file.target} → file") for file in plan.files]
+    assignments = plan.assignments if plan else ()
+    return [(a.source.name, f"{a.source.name} → {short_name(a.target.path)}") for a in assignments]
 
 
 def disk_figures(progress: Progress | None) -> str:

@@ -78,7 +78,9 @@ def test_one_disk_of_it(world: World) -> None:
     [
         (["mail"], 3, "It has: db, web."),
         (["web", "--disk", "sda"], 3, "It has: vda, vdb."),
-        (["web"], 2, "is there already, and nothing is overwritten"),
+        (["web"], 11, "web-vda.qcow2 is there already."),
+        (["web", "--overwrite"], 9, "Give --confirm web"),
+        (["web", "--overwrite", "--confirm", "db"], 9, "exactly as it is shown"),
     ],
 )
 def test_refusals_are_one_sentence(world: World, words: list[str], code: int, text: str) -> None:
@@ -89,6 +91,16 @@ def test_refusals_are_one_sentence(world: World, words: list[str], code: int, te
     assert "Traceback" not in said
     assert (world.folder / "full/web-vda.qcow2").read_bytes() == b"mine"
     assert len(list((world.folder / "full").iterdir())) == 1
+
+
+def test_only_a_plan_writes_nothing_and_overwriting_takes_the_name(world: World) -> None:
+    said = [json.loads(line) for line in world.extract("web", "--plan", "--json", into="again").splitlines()]
+    assert said[-1]["type"] == "plan"
+    assert [file["name"] for file in said[-1]["plan"]["files"]] == ["web-vda.qcow2", "web-vdb.raw"]
+    assert not list((world.folder / "again").iterdir())
+    (world.folder / "again/web-vda.qcow2").write_bytes(b"mine")
+    world.extract("web", "--overwrite", "--confirm", "web", into="again")
+    assert (world.folder / "again/web-vda.qcow2").read_bytes() == world.host.web
 
 
 def test_damage_leaves_no_file(world: World) -> None:

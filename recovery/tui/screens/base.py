@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: Screens of the way, for "step 3 of 8" in the title line.
 STEPS = ("Network", "Repository", "Host", "Point", "Target disks", "Plan", "Confirm", "Restore")
+#: The same for one VM; 'Confirm' comes only where files are overwritten, and has no number.
+VM_STEPS = ("Network", "Repository", "Host", "Point", "VM", "Place", "Plan", "Restore")
 
 
 class ConsoleScreen(Screen[None]):
@@ -67,8 +69,9 @@ class ConsoleScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """The frame around ``body`` and ``buttons``."""
-        counted = self.NAME in STEPS and self.session.mode != "repair"
-        step = f"step {STEPS.index(self.NAME) + 1} of {len(STEPS)}" if counted else ""
+        steps = VM_STEPS if self.session.mode == "vm" else STEPS
+        counted = self.NAME in steps and self.session.mode != "repair"
+        step = f"step {steps.index(self.NAME) + 1} of {len(steps)}" if counted else ""
         with Horizontal(id="title"):
             yield Lines(f"Rekindle · {self.NAME}", id="title-name")
             yield Lines(step, id="title-step")

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.widget import Widget
 
 from recovery.errors import ErrorReport
-from recovery.plan.model import DiskAssignment
+from recovery.plan.model import DiskAssignment, RestorePlan
 from recovery.tui.describe import disk_row, hang, short_name
 from recovery.tui.glyphs import DONE
 from recovery.tui.picture import labelled, now_on
@@ -74,7 +74,7 @@ class ConfirmScreen(ConsoleScreen):
         self.query(Field).first().focus()
 
     def _assignments(self) -> tuple[DiskAssignment, ...]:
-        return self.session.plan.assignments if self.session.plan else ()
+        return self.session.plan.assignments if isinstance(self.session.plan, RestorePlan) else ()
 
     def field_changed(self, id: str, value: str) -> None:
         """Remember it with the disk, not with the place on the screen."""

@@ -32,7 +32,8 @@ class HostScreen(ConsoleScreen):
         repository = self.session.repository
         if repository is not None:
             yield Lines(f"Repository {repository.id[:16]} at {repository.location}")
-        yield Lines("Which host shall come back?", classes="heading gap")
+        question = "Which host ran the VM?" if self.session.mode == "vm" else "Which host shall come back?"
+        yield Lines(question, classes="heading gap")
         yield ChoiceList(id="hosts")
 
     def buttons(self) -> Iterable[Widget]:

@@ -4,72 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
 from textual.widget import Widget
 
-from recovery.plan.checklist import State, checks_of
 from recovery.plan.model import RestorePlan
-from recovery.tui.describe import hang, moment, problem_text, short_name
-from recovery.tui.glyphs import DONE, FAILED, WAITING
+from recovery.plan.vm import VmPlan
+from recovery.tui.describe import hang
+from recovery.tui.plan_text import plan_text
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.confirm import ConfirmScreen
+from recovery.tui.screens.confirm_files import ConfirmFilesScreen
+from recovery.tui.screens.restore import RestoreScreen
 from recovery.tui.widgets.controls import Action
 from recovery.tui.widgets.dialogs import SecretDialog
 from recovery.tui.widgets.grow_dialog import GrowDialog, has_growth, take
 from recovery.tui.widgets.panes import Lines, Pane
-from recovery.units import format_size
 
-#: A check's state -> its mark, and what is said besides its title.
-MARKS: dict[State, tuple[str, str]] = {
-    "passed": (DONE, ""),
-    "note": (DONE, " (see the note)"),
-    "warning": ("!", ": see the warning"),
-    "failed": (FAILED, ": see the error"),
-    "unasked": (WAITING, ": not asked yet, the errors come first"),
-}
-STATE_COLOURS: dict[State, str] = {"passed": "green", "note": "green", "warning": "yellow", "failed": "red"}
 #: Problems to which a passphrase is the answer.
 LOCKED = ("luks-secret-missing", "luks-secret-wrong")
-COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
-
-
-def plan_text(plan: RestorePlan, created: float, width: int) -> Text:
-    """Problems first, then what goes where, then the steps; wrapped to ``width``."""
-    text = Text()
-    rank = {"error": 0, "warning": 1, "info": 2}
-    for problem in sorted(plan.problems, key=lambda problem: rank[problem.severity]):
-        text.append(hang(problem_text(problem), width) + "\n", style=COLOURS[problem.severity])
-    if not plan.problems:
-        text.append("No problem was found.\n", style="green")
-    if plan.choices.restore:
-        text.append(f"\n{plan.choices.host} goes back to {moment(created)}\n", style="bold")
-    else:
-        text.append("\nThe host on these disks is made to start on this machine\n", style="bold")
-    for assignment in plan.assignments:
-        source = assignment.source
-        target = assignment.target
-        name = f"{target.model or 'no model'}, {target.serial or 'no serial'}"
-        here = f"{short_name(target.path)}, {format_size(target.size)}, {name}"
-        goes = f"{source.name}, {format_size(source.size)} → " if plan.choices.restore else ""
-        text.append(hang(f"{goes}{here}", width, 4) + "\n")
-        for loss in assignment.losses:
-            text.append(hang(f"    lost: {loss}", width) + "\n", style="yellow")
-    if plan.choices.restore:
-        text.append(f"Restored: {format_size(plan.logical)}, of which in use {format_size(plan.used)}\n")
-        if plan.choices.compare:
-            text.append("The disks are compared first: only what differs is fetched and written.\n")
-    text.append("\nSteps\n", style="bold")
-    for number, step in enumerate(plan.steps, 1):
-        overwrites = " (overwrites)" if step.destructive else ""
-        text.append(f"{number:2}. {step.title}{overwrites}\n")
-        if step.detail:
-            text.append(hang(f"    {step.detail}", width, 0) + "\n")
-        for check, state, _ in checks_of(plan, step.id):
-            mark, remark = MARKS[state]
-            text.append(hang(f"    {mark} {check.title}{remark}", width) + "\n", style=STATE_COLOURS.get(state, ""))
-    return text
 
 
 class PlanScreen(ConsoleScreen):
@@ -82,6 +35,7 @@ class PlanScreen(ConsoleScreen):
         "ERROR    forbids the restore: do what it says, or go back (Esc) and choose\n"
         "         differently; then 'Check again'.\n"
         "Warning  the restore works, but you should know.\n\n"
+        "Restore now  begins at once: for a VM's files, where nothing is overwritten.\n"
         "Passphrase   where the host's system is encrypted: type it here.\n"
         "Growth       where a disk is larger: what of the host gets its room.\n\n"
         "Below each step stands what was checked for it: √ right, ! warning,\n"
@@ -125,17 +79,21 @@ class PlanScreen(ConsoleScreen):
         self.query_one("#verdict", Lines).update("Checking ...")
         plan = await self.ask("Planning and checking", self.session.make_plan)
         self.session.take_plan(plan)
-        allowed = plan is not None and plan.allowed and bool(plan.assignments)
+        something = bool(plan.files if isinstance(plan, VmPlan) else plan.assignments) if plan is not None else False
+        allowed = plan is not None and plan.allowed and something
         go_on, again = self.query_one("#continue", Action), self.query_one("#again", Action)
         go_on.disabled = not allowed
+        if isinstance(plan, VmPlan):
+            go_on.label = "Continue" if plan.overwritten else "Restore now"
         unlock = self.query_one("#passphrase", Action)
         unlock.display = plan is not None and any(problem.code in LOCKED for problem in plan.problems)
-        self.query_one("#growth", Action).display = plan is not None and has_growth(plan)
+        self.query_one("#growth", Action).display = isinstance(plan, RestorePlan) and has_growth(plan)
         (go_on if allowed else unlock if unlock.display else again).focus()
         if plan is None:
             self.query_one("#verdict", Lines).update("There is no plan.")
             return
-        what = "restore" if plan.choices.restore else "repair"
+        repair = not isinstance(plan, VmPlan) and not plan.choices.restore
+        what = "repair" if repair else "restore"
         errors = sum(problem.severity == "error" for problem in plan.problems)
         warnings = sum(problem.severity == "warning" for problem in plan.problems)
         self.query_one("#verdict", Lines).update(
@@ -164,14 +122,25 @@ class PlanScreen(ConsoleScreen):
     @work(exclusive=True, group="ask")
     async def press_growth(self) -> None:
         """Ask what gets the room of a larger disk, and plan again with it."""
-        if (plan := self.session.plan) is None:
+        plan = self.session.plan
+        if plan is None or isinstance(plan, VmPlan):
             return
         if choice := await self.app.push_screen_wait(GrowDialog(plan)):
             take(self.session, choice, plan.growth)
             self.press_again()
 
-    def press_continue(self) -> None:
-        """On to the confirmation."""
-        if self.session.plan is not None and self.session.plan.allowed:
-            self._stale = True
+    @work(exclusive=True, group="ask")
+    async def press_continue(self) -> None:
+        """On to the confirmation; where only new files are made there is nothing to confirm."""
+        plan = self.session.plan
+        if plan is None or not plan.allowed:
+            return
+        self._stale = True
+        if not isinstance(plan, VmPlan):
             self.console_app.go(ConfirmScreen())
+        elif plan.overwritten:
+            self.console_app.go(ConfirmFilesScreen())
+        elif await self.ask("Starting", self.session.start):
+            self.console_app.go(RestoreScreen())
+        else:
+            self._stale = False

@@ -16,6 +16,7 @@ from recovery.errors import ErrorReport, RekindleError, UsageError
 from recovery.tui.describe import hang, moment, point_lines
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.target import TargetScreen
+from recovery.tui.screens.vm import VmScreen
 from recovery.tui.timeline import FOLD, Timeline
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Field, Row
@@ -61,7 +62,9 @@ class PointScreen(ConsoleScreen):
 
     def body(self) -> ComposeResult:
         """The way to a time, the list and the details."""
-        yield Lines(f"To which moment shall {self.session.fields.get('host', '')} go back?", classes="heading")
+        host = self.session.fields.get("host", "")
+        vm = f"From which moment shall the VM of {host} come back?"
+        yield Lines(vm if self.session.mode == "vm" else f"To which moment shall {host} go back?", classes="heading")
         yield Row("Go to time", Field(self.session.fields.get("when", ""), id="when", placeholder=f"e.g. {EXAMPLES}"))
         yield ChoiceList(id="points", text_of=self._row)
         with Pane(id="details"):
@@ -236,6 +239,9 @@ class PointScreen(ConsoleScreen):
             return
         self.session.details[id] = point
         self.session.choose_point(point)
+        if self.session.mode == "vm":
+            self.console_app.go(VmScreen())
+            return
         machine = await self.ask("Looking at the disks of this machine", engine.machine, refresh=True)
         if machine is None:
             return

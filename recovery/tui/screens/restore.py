@@ -11,14 +11,14 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widget import Widget
 
-from recovery.engine.api import RunState
 from recovery.errors import RekindleError
 from recovery.events import RunFinished
+from recovery.plan.vm import VmPlan
 from recovery.tui.messages import EngineEvents, StreamLost
 from recovery.tui.run_model import RunModel
 from recovery.tui.run_text import (
     disk_figures,
-    disk_label,
+    disk_labels,
     graph_lines,
     log_text,
     now_text,
@@ -112,26 +112,26 @@ class RestoreScreen(ConsoleScreen):
             self.console_app.back_to_plan()  # the engine was restarted and knows of no run
             return
         self.status("")
-        self.model = RunModel(plan=state.plan)
-        repair = state.plan is not None and not state.plan.choices.restore
+        self.model = RunModel(plan=state.plan or state.vm_plan)
+        repair = self.model.noun == "repair"
         if repair:
             self.query_one("#title-name", Lines).update("Rekindle · Repair")
             self.query_one("#title-step", Lines).update("")
             self.query_one("#stop", Action).label = "Stop the repair"
         for id in ("whole-row", "whole-figures", "graph", "disks"):
             self.query_one(f"#{id}").set_class(repair, "hidden")
-        await self._make_disks(state)
+        await self._make_disks()
         self._buttons_for(running=True)
         self._listening += 1
         threading.Thread(target=self._listen, args=(self._listening,), daemon=True, name="events").start()
 
-    async def _make_disks(self, state: RunState) -> None:
+    async def _make_disks(self) -> None:
         pane = self.query_one("#disks", Pane)
         await pane.remove_children()
-        for index, assignment in enumerate(state.plan.assignments if state.plan else ()):
+        for index, (_, label) in enumerate(disk_labels(self.model.plan)):
             await pane.mount(
                 Horizontal(
-                    Lines(disk_label(assignment), classes="disk-label"),
+                    Lines(label, classes="disk-label"),
                     Bar(id=f"bar-{index}"),
                     Lines("", id=f"figures-{index}", classes="disk-figures"),
                     classes="row",
@@ -173,8 +173,7 @@ class RestoreScreen(ConsoleScreen):
         self._buttons_for(running=False)
         stopped = error.kind == "CancelledError"
         self.query_one("#retry").focus()
-        what = "restore" if self.model.plan is None or self.model.plan.choices.restore else "repair"
-        self.status("Stopped." if stopped else f"The {what} failed. Nothing else will be written.")
+        self.status("Stopped." if stopped else f"The {self.model.noun} failed. Nothing else will be written.")
         if not stopped or error.message:
             self.show_error(error)
 
@@ -195,7 +194,7 @@ class RestoreScreen(ConsoleScreen):
         took = format_duration(end - model.started) if model.started else "0:00"
         phase = "failed" if model.error else "done" if model.finished else "running"
         if plan is not None:
-            self.query_one("#run", Lines).update(f"{plan.choices.host or 'Repair'}: {phase}, {took}")
+            self.query_one("#run", Lines).update(f"{model.subject}: {phase}, {took}")
         if not self._dirty:
             return
         self._dirty = False
@@ -204,14 +203,15 @@ class RestoreScreen(ConsoleScreen):
         rows = 2 if height < 30 else 4
         self.query_one("#graph", Lines).update("\n".join(graph_lines(model, rows, width, LABEL)))
         # Everything but steps and log has its lines; the log keeps three.
-        fixed = (13 if height < 36 else 17) + rows + min(6, len(plan.assignments) if plan else 0)
+        disks = disk_labels(plan)
+        fixed = (13 if height < 36 else 17) + rows + min(6, len(disks))
         self.query_one("#steps", Lines).update(steps_text(model, max(3, height - fixed), width))
         total = model.total()
         self.query_one("#whole-bar", Bar).fraction = total.done / total.total if total and total.total else None
         self.query_one("#whole-pace", Lines).update(disk_figures(total))
         self.query_one("#whole-figures", Lines).update(whole_text(total))
-        for index, assignment in enumerate(plan.assignments if plan else ()):
-            progress = model.disks.get(assignment.source.name)
+        for index, (disk, _) in enumerate(disks):
+            progress = model.disks.get(disk)
             for bar in self.query(f"#bar-{index}").results(Bar):
                 bar.fraction = progress.done / progress.total if progress and progress.total else None
             for figures in self.query(f"#figures-{index}").results(Lines):
@@ -235,9 +235,13 @@ class RestoreScreen(ConsoleScreen):
     @work(exclusive=True, group="ask")
     async def press_stop(self) -> None:
         """Ask, then stop."""
+        files = isinstance(self.model.plan, VmPlan)
         answer = await self.choose(
-            "Stop the restore?",
-            "The target disks stay incomplete and will not boot.\n"
+            f"Stop the {self.model.noun}?",
+            "Nothing is left behind: the files have no names before all of them are complete.\n"
+            "A later restore of the VM begins anew."
+            if files
+            else "The target disks stay incomplete and will not boot.\n"
             "A later restore onto the same disks continues where this one stopped.",
             [("on", "Go on"), ("stop", "Stop it")],
             kind="-error",

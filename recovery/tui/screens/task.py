@@ -33,6 +33,9 @@ TASKS: tuple[tuple[str, str, str, str], ...] = (
     ("some", "Restore some disks", "those you choose; the others stay as they are",
      "For a data disk that was lost while the system's own is sound. Nothing is\n"
      "chosen until you do, and the system is not changed unless you ask for that."),
+    ("vm", "Restore one VM", "its disks as files, onto a disk or into a directory",
+     "For a guest that is lost while its host is well, or that shall run elsewhere.\n"
+     "Its disks become new files with its definition beside; no disk is overwritten."),
     ("rollback", "Roll back this machine", "its own disks to an earlier point; only differences",
      "For disks that are sound with content that is not: a bad update, an attack.\n"
      "Each disk is compared with the point, and only what differs is fetched."),
@@ -67,8 +70,8 @@ class TaskScreen(ConsoleScreen):
         "Choose with the arrows, Enter goes on. Nothing is written before you have\n"
         "seen a plan and typed the serial number of each disk that will change.\n\n"
         "If in doubt: 'Restore a host' with the newest point that is sound.\n"
-        "To get a single file or one VM's disk, use 'rekindle' on a shell or a\n"
-        "workstation; this console restores whole disks.\n\n"
+        "One guest of a host: 'Restore one VM'. A single file of a guest: restore its\n"
+        "disk so, and mount it on a workstation.\n\n"
         "F9 changes the characters for lines and bars, if they look wrong here."
     )
     HINTS = "Arrows move  Enter choose  F1 help  F2 shell  F9 characters  F10 power"
@@ -135,7 +138,7 @@ class TaskScreen(ConsoleScreen):
                 self.session.begin("repair")
                 self.console_app.go(RepairScreen())
         else:
-            modes: dict[str, Mode] = {"restore": "restore", "some": "some", "rollback": "rollback"}
+            modes: dict[str, Mode] = {"restore": "restore", "some": "some", "vm": "vm", "rollback": "rollback"}
             self.session.begin(modes[task])
             if network_line(self.session.machine) == NO_ADDRESS:
                 machine = await self.ask("Looking at the network", self.session.engine.machine, refresh=True)

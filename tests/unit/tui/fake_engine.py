@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,7 @@ from recovery.engine.api import (
     ServerIdentity,
     Unattended,
 )
+from recovery.engine.confirm import check_vm_confirmation
 from recovery.errors import (
     AccessError,
     BusyError,
@@ -40,11 +42,14 @@ from recovery.events import Event, Message, Progress, RunFinished, StepFinished,
 from recovery.format.point import DiskMapRef, Point, PointBody, PointDisk, PointHeader, PointSummary
 from recovery.layout import Content, Partition, PartitionTable, SystemFacts, VirtualMachine, VmDisk, VolumeGroup
 from recovery.machine.model import Disk, Machine, Nic
+from recovery.machine.place import Place
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan, Suggestion
 from recovery.plan.repair import build_repair
+from recovery.plan.vm import VmChoices, VmPlan
 from recovery.repository.mdns import DiscoveredServer
 from recovery.restore.report import DiskReport
 from recovery.units import GIB, MIB, format_size
+from tests.unit.tui import fake_vm
 
 URL = "https://backup.example.org:8460"
 FINGERPRINT = "9F:86:D0:81:88:4C:7D:65:9A:2F:EA:A0:C5:5A:D0:15:A3:BF:4F:1B:2B:0B:82:2C:D1:5D:6C:15:B0:F0:0A:08"
@@ -152,7 +157,8 @@ def make_point(number: int, disks: int = 1) -> Point:
     vms = (
         VirtualMachine(name="web1", memory=4 * GIB, vcpus=2, autostart=True, state="running",
                        disks=(VmDisk(target="vda", source="/var/lib/libvirt/images/web1.qcow2", format="qcow2",
-                                     size=20 * GIB, on="disk1:2"),)),
+                                     size=20 * GIB, on="disk1:2"),),
+                       definition="<domain><name>web1</name></domain>"),
         VirtualMachine(name="db1", memory=16 * GIB, vcpus=4, autostart=True, state="running",
                        disks=(VmDisk(target="vda", source="/dev/vg0/db1", size=40 * GIB, on="vg0/db1"),)),
     )  # fmt: skip
@@ -177,6 +183,11 @@ def make_point(number: int, disks: int = 1) -> Point:
     )
 
 
+def state_of(plan: RestorePlan | VmPlan, **more: Any) -> RunState:
+    """The state of a run of this plan."""
+    return RunState(vm_plan=plan, **more) if isinstance(plan, VmPlan) else RunState(plan=plan, **more)
+
+
 class FakeEngine:
     """See the module. ``hold`` cleared: a run waits in the middle until it is set."""
 
@@ -197,7 +208,7 @@ class FakeEngine:
         self._unattended = Unattended()
         self._remote = (False, False)
         self.announced: list[DiscoveredServer] = []
-        self._plan: RestorePlan | None = None
+        self._plan: RestorePlan | VmPlan | None = None
         self._cancelled = False
 
     # --- machine and repository -------------------------------------------------------------------------------
@@ -292,7 +303,7 @@ class FakeEngine:
             PlanStep(id="prove", title="Report what was done and verified"),
         ]
         body = (choices, assignments, steps, problems)
-        self._plan = RestorePlan(
+        plan = self._plan = RestorePlan(
             id=f"{hash(msgspec.json.encode(body)) & 0xFFFFFFFF:08x}",
             choices=choices,
             assignments=tuple(assignments),
@@ -301,7 +312,17 @@ class FakeEngine:
             logical=sum(a.source.size for a in assignments),
             used=sum(a.source.used for a in assignments),
         )
-        return self._plan
+        return plan
+
+    def places(self) -> list[Place]:
+        self.calls.append(("places", None))
+        return fake_vm.PLACES
+
+    def plan_vm(self, choices: VmChoices) -> VmPlan:
+        self.calls.append(("plan_vm", choices))
+        self._plan = None
+        plan = self._plan = fake_vm.plan_of(self.point(choices.host, choices.point), choices, self.plan_problems)
+        return plan
 
     def plan_repair(self, disks: tuple[str, ...], grow: bool = True) -> RestorePlan:
         self.calls.append(("plan_repair", disks))
@@ -309,8 +330,9 @@ class FakeEngine:
             ("adapt.mount", "Find the host on the disks", ""),
             ("adapt.bootloader", "Install the boot loader", ""),
         ]
-        _, self._plan = build_repair(disks, self.machine_now, grow=grow, adaptation=steps)
-        return self._plan
+        _, plan = build_repair(disks, self.machine_now, grow=grow, adaptation=steps)
+        self._plan = plan
+        return plan
 
     def start(self, plan_id: str, confirmations: dict[str, str], countdown: int = 0) -> None:
         self.calls.append(("start", confirmations))
@@ -318,11 +340,13 @@ class FakeEngine:
             raise PlanRefusedError("That is not the plan made last.", hint="Plan again.")
         if self._state.phase == "running":
             raise BusyError("A restore is running.")
-        for assignment in self._plan.assignments:
+        if isinstance(self._plan, VmPlan):
+            check_vm_confirmation(self._plan, confirmations)
+        for assignment in self._plan.assignments if isinstance(self._plan, RestorePlan) else ():
             if confirmations.get(assignment.target.id) != assignment.target.confirmation:
                 raise UnsafeTargetError(f"{assignment.target.path} was not confirmed.")
         self._events, self._cancelled = [], False
-        self._state = RunState(phase="running", plan=self._plan)
+        self._state = state_of(self._plan, phase="running")
         threading.Thread(target=self._run, args=(self._plan,), daemon=True).start()
 
     def _tell(self, event: Event) -> None:
@@ -331,13 +355,16 @@ class FakeEngine:
             self._changed.notify_all()
         time.sleep(self.pace)
 
-    def _run(self, plan: RestorePlan) -> None:
+    def _run(self, plan: RestorePlan | VmPlan) -> None:
         error: RekindleError | None = None
         try:
             for number, step in enumerate(plan.steps, 1):
                 self._tell(StepStarted(step=step.id, title=step.title, number=number, of=len(plan.steps)))
-                if step.id.startswith("stream:"):
+                if step.id.startswith("stream:") and isinstance(plan, RestorePlan):
                     self._restore(plan, step.id)
+                for file in plan.files if isinstance(plan, VmPlan) else ():
+                    if step.id == f"extract:{file.target}":
+                        self._stream(step.id, file.target, file.size)
                 if step.id == "adapt":
                     self._tell(Message(text="fstab: /dev/sda2 is named by its UUID now", step="adapt"))
                 self._tell(StepFinished(step=step.id, summary="done", seconds=3.0))
@@ -345,16 +372,19 @@ class FakeEngine:
             error = caught
         phase = "finished" if error is None else "cancelled" if isinstance(error, CancelledError) else "failed"
         report = error.report() if error else None
-        self._state = RunState(phase=phase, plan=plan, error=report, report=None if error else self._report(plan))  # type: ignore[arg-type]
+        self._state = state_of(plan, phase=phase, error=report, report=None if error else self._report(plan))
         self._tell(RunFinished(error=report, summary="done"))
 
     def _restore(self, plan: RestorePlan, step: str) -> None:
         source = next(a.source for a in plan.assignments if step == f"stream:{a.source.name}")
+        self._stream(step, source.name, source.size)
+
+    def _stream(self, step: str, disk: str, size: int) -> None:
         for tenth in range(11):
-            done = source.size * tenth // 10
+            done = size * tenth // 10
             self._tell(
-                Progress(step=step, disk=source.name, done=done, total=source.size, transferred=done // 8,
-                         written=done // 3, skipped=done // 2, rate=412e6, eta=(source.size - done) / 412e6,
+                Progress(step=step, disk=disk, done=done, total=size, transferred=done // 8,
+                         written=done // 3, skipped=done // 2, rate=412e6, eta=(size - done) / 412e6,
                          retries=tenth // 4)
             )  # fmt: skip
             if tenth == 4:
@@ -368,7 +398,9 @@ class FakeEngine:
                 failure, self.fail_with = self.fail_with, None
                 raise failure
 
-    def _report(self, plan: RestorePlan) -> Report:
+    def _report(self, plan: RestorePlan | VmPlan) -> Report:
+        if isinstance(plan, VmPlan):
+            return fake_vm.report_of(plan, self.point(plan.choices.host, plan.choices.point).header.created, NOW)
         return Report(
             host=plan.choices.host,
             point=plan.choices.point,

@@ -9,7 +9,7 @@ from recovery.plan.model import Choices, GrowthCandidate, RestorePlan
 from recovery.tui.session import Session
 from recovery.tui.widgets.grow_dialog import rows, take
 from recovery.units import GIB
-from tests.unit.tui.console import console, run
+from tests.unit.tui.console import Console, console, run
 from tests.unit.tui.fake_engine import FakeEngine
 
 
@@ -30,6 +30,13 @@ class Larger(FakeEngine):
         return self._plan
 
 
+def planned(console: Console) -> Choices:
+    """What the console's newest plan was made for."""
+    plan = console.app.session.plan
+    assert isinstance(plan, RestorePlan)
+    return plan.choices
+
+
 def test_what_grows_is_chosen_on_the_plan() -> None:
     async def test() -> None:
         async with console(Larger(address=True)) as c:
@@ -43,9 +50,8 @@ def test_what_grows_is_chosen_on_the_plan() -> None:
             await c.shows("/var  8.00 GiB → 72.0 GiB  (ext4, volume vg0/var)")
             await c.press("down", "down", "enter")
             await c.on("Plan")
-            await c.until(lambda: bool(c.app.session.plan and c.app.session.plan.choices.grow_to), "a plan")
-            plan = c.app.session.plan
-            assert plan is not None and plan.choices.grow_to == ("/var",) and plan.choices.grow
+            await c.until(lambda: bool(planned(c) and planned(c).grow_to), "a plan")
+            assert planned(c).grow_to == ("/var",) and planned(c).grow
             c.app.screen.query_one("#growth").focus()
             await c.press("enter")
             await c.shows("> * /var")

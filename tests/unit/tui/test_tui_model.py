@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from recovery.engine.api import NetworkConfig
 from recovery.errors import ErrorReport, UsageError
 from recovery.events import Message, Progress, RunFinished, StepFinished, StepStarted
-from recovery.plan.model import Choices
+from recovery.plan.model import Choices, RestorePlan
 from recovery.restore.report import Damage
 from recovery.tui.describe import age, fingerprint_lines, unavailable
 from recovery.tui.forms import network_config, server_access, server_url
 from recovery.tui.glyphs import DRAWABLE, drawable
+from recovery.tui.report_text import report_text
 from recovery.tui.run_model import RunModel
 from recovery.tui.run_text import disk_figures, log_text, steps_text, whole_text
 from recovery.tui.screens.confirm import ConfirmScreen
@@ -24,7 +25,7 @@ from recovery.tui.screens.plan import PlanScreen
 from recovery.tui.screens.point import PointScreen
 from recovery.tui.screens.repository import RepositoryScreen
 from recovery.tui.screens.restore import RestoreScreen
-from recovery.tui.screens.result import ResultScreen, report_text
+from recovery.tui.screens.result import ResultScreen
 from recovery.tui.screens.start import StartScreen
 from recovery.tui.screens.target import TargetScreen
 from recovery.tui.terminal import is_plain
@@ -41,7 +42,7 @@ def two_disk_model() -> RunModel:
 
 def test_whole_counts_disks_that_have_not_begun() -> None:
     model = two_disk_model()
-    assert model.plan is not None
+    assert isinstance(model.plan, RestorePlan)
     size = model.plan.assignments[0].source.size
     model.apply(Progress(step="stream:disk1", disk="disk1", done=size, total=size, rate=1e8, retries=2))
     total = model.total()

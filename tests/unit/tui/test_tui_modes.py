@@ -7,7 +7,7 @@ import pytest
 
 from recovery.engine.api import Unattended
 from recovery.layout import Content, PartitionTable
-from recovery.plan.model import Choices
+from recovery.plan.model import Choices, RestorePlan
 from recovery.tui.screens import network as network_screen
 from recovery.tui.screens import task as task_screen
 from recovery.tui.screens.repair import RepairScreen
@@ -17,7 +17,7 @@ from tests.unit.tui.fake_engine import BLANK, HOST, MACHINE, NO_SERIAL, USED, Fa
 
 def choices_of(c: Console) -> Choices:
     plan = c.app.session.plan
-    assert plan is not None
+    assert isinstance(plan, RestorePlan)
     return plan.choices
 
 
@@ -27,11 +27,11 @@ def test_the_list_of_tasks_says_what_they_do() -> None:
             await c.on("Task")
             assert "> Restore a host" in c.text
             assert "Supermicro X11, UEFI, 64.0 GiB of memory, 4 disks" in c.text
-            await c.press("down", "down")
+            await c.press("down", "down", "down")
             await c.shows("Each disk is compared with the point")
             await c.press("escape")
             await c.on("Task")  # there is nothing before
-            await c.press("up", "up", "enter")
+            await c.press("up", "up", "up", "enter")
             await c.on("Repository")
             await c.press("escape")
             await c.on("Network")
@@ -177,7 +177,7 @@ def test_a_task_begun_anew_forgets_the_one_before() -> None:
             assert c.app.session.targets == {USED.id: USED.id}
             await c.press("escape")
             await c.on("Task")
-            await c.press("up", "up", "up", "enter")
+            await c.press("up", "up", "up", "up", "enter")
             await c.on("Repository")
             assert c.app.session.targets == {}
             assert c.app.session.choices().adapt

@@ -21,6 +21,7 @@ from recovery.format.mapcodec import encode_map
 from recovery.format.point import DiskMapRef, PointDisk
 from recovery.layout import SystemFacts
 from recovery.machine.model import Disk
+from recovery.plan.model import RestorePlan
 from recovery.repository.repository import Repository
 from recovery.tui.describe import short_name, unavailable
 from recovery.tui.screens import network as network_screen
@@ -131,7 +132,7 @@ def test_the_operator_goes_as_far_as_the_confirmation(name: str, repository: Rep
             await c.until(lambda: c.app.session.plan is not None, "a plan")
             await c.shows(script.verdict)
             plan = c.app.session.plan
-            assert plan is not None
+            assert isinstance(plan, RestorePlan)
             assert [a.target.path for a in plan.assignments] == [wanted]
             shown = c.text + "".join(str(problem) for problem in plan.problems)
             for text in script.says:

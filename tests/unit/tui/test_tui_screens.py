@@ -168,7 +168,7 @@ def test_every_other_state(size: tuple[int, int]) -> None:
             await c.press("f1")
             await c.shows("Help · Task")
             await look_at(c, "Task (help)")
-            await c.press("escape", *["down"] * 4, "enter")
+            await c.press("escape", *["down"] * 5, "enter")
             await c.shows("SSH          off")
             await c.press("right", "enter")
             await c.shows("SSH off")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -51,8 +52,12 @@ def key() -> str:
 def build(say: Say, cache: Path = CACHE) -> HostImage:
     """The host's image from the cache, or made now (minutes; root). Raises CommandError."""
     directory = cache / f"host-{key()}"
-    if not (directory / "facts.json").exists():
-        cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "host.lock").open("w") as lock:
+        # Two that need it at once: the second waits, and finds it made.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (directory / "facts.json").exists():
+            return _load(directory, cached=True)
         for old in cache.glob("host-*"):
             discard(old)
         # Made beside and renamed when whole: an interrupted build leaves no half image in the cache.
@@ -61,8 +66,7 @@ def build(say: Say, cache: Path = CACHE) -> HostImage:
             made.mkdir()
             _make(made, work, say)
             made.rename(directory)
-        return _load(directory, cached=False)
-    return _load(directory, cached=True)
+    return _load(directory, cached=False)
 
 
 def _load(directory: Path, *, cached: bool) -> HostImage:
