@@ -31,6 +31,8 @@ class RunModel:
 
     plan: RestorePlan | VmPlan | None = None
     steps: dict[str, StepView] = field(default_factory=dict)
+    detail: str = ""
+    """What the running step's program said last; empty after anything that went to the log."""
     disks: dict[str, Progress] = field(default_factory=dict)
     """The newest progress of each disk of the point."""
     whole: Progress | None = None
@@ -77,6 +79,7 @@ class RunModel:
             case StepStarted():
                 step = self.steps.setdefault(event.step, StepView(event.step, event.title))
                 step.title, step.state, step.started = event.title or step.title, "running", event.at
+                self.detail = ""
                 self._note(event.at, "info", event.title or event.step)
             case StepFinished():
                 step = self.steps.setdefault(event.step, StepView(event.step, event.step))
@@ -93,6 +96,8 @@ class RunModel:
             case Message():
                 if event.level != "debug":
                     self._note(event.at, event.level, event.text)
+                # What the host's own programs say is too much for the log, but shows that they are at work.
+                self.detail = event.text if event.level == "debug" else ""
             case RunFinished():
                 self.finished = event
                 if event.error is not None:
@@ -124,7 +129,14 @@ class RunModel:
             what = "file" if isinstance(self.plan, VmPlan) else "disk"
             return f"fetching from the repository, checking, writing to the {what}"
         newest = next((text for _, level, text in reversed(self.log) if level != "debug"), "")
-        return newest if newest and newest != step.title else step.title
+        return self.detail or newest or step.title
+
+    def waited(self, now: float) -> int:
+        """Whole seconds that the running step has taken at ``now`` (seconds since the epoch); 0 below ten, which
+        nobody wonders about."""
+        step = self.current
+        seconds = int(now - step.started) if step is not None and step.started and self.finished is None else 0
+        return seconds if seconds >= 10 else 0
 
     def _note(self, at: float, level: str, text: str) -> None:
         self.log.append((at, level, text))

@@ -54,9 +54,10 @@ def whole_text(total: Progress | None) -> str:
     )
 
 
-def now_text(model: RunModel, width: int) -> Text:
-    """What is happening now; trouble stands out."""
-    words = model.now()
+def now_text(model: RunModel, width: int, now: float) -> Text:
+    """What is happening now, and for how long the step has run where that is long; trouble stands out."""
+    waited = model.waited(now)
+    words = model.now() + (f" (this step: {format_duration(waited)})" if waited else "")
     trouble = words.startswith(("reconnecting", "nothing arrived")) or model.error is not None
     return Text(cut(f"Now: {words}", width), style="yellow" if trouble else "")
 

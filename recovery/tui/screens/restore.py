@@ -62,6 +62,7 @@ class RestoreScreen(ConsoleScreen):
         self._gone = threading.Event()
         self._listening = 0
         self._dirty = True
+        self._waited = 0
 
     def body(self) -> ComposeResult:
         """Header, steps, bars, log."""
@@ -190,16 +191,19 @@ class RestoreScreen(ConsoleScreen):
         """Show the model. Called four times a second; the clock in the header moves always."""
         model = self.model
         plan = model.plan
-        end = model.finished.at if model.finished else time.time()
+        now = time.time()
+        end = model.finished.at if model.finished else now
         took = format_duration(end - model.started) if model.started else "0:00"
         phase = "failed" if model.error else "done" if model.finished else "running"
         if plan is not None:
             self.query_one("#run", Lines).update(f"{model.subject}: {phase}, {took}")
+        width, height = self.size.width - 2, self.size.height
+        if self._dirty or model.waited(now) != self._waited:
+            self._waited = model.waited(now)
+            self.query_one("#now", Lines).update(now_text(model, width, now))
         if not self._dirty:
             return
         self._dirty = False
-        width, height = self.size.width - 2, self.size.height
-        self.query_one("#now", Lines).update(now_text(model, width))
         rows = 2 if height < 30 else 4
         self.query_one("#graph", Lines).update("\n".join(graph_lines(model, rows, width, LABEL)))
         # Everything but steps and log has its lines; the log keeps three.

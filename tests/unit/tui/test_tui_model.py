@@ -17,7 +17,7 @@ from recovery.tui.forms import network_config, server_access, server_url
 from recovery.tui.glyphs import DRAWABLE, drawable
 from recovery.tui.report_text import report_text
 from recovery.tui.run_model import RunModel
-from recovery.tui.run_text import disk_figures, log_text, steps_text, whole_text
+from recovery.tui.run_text import disk_figures, log_text, now_text, steps_text, whole_text
 from recovery.tui.screens.confirm import ConfirmScreen
 from recovery.tui.screens.host import HostScreen
 from recovery.tui.screens.network import NetworkScreen
@@ -177,3 +177,15 @@ def test_the_report_names_what_was_lost_and_the_root() -> None:
     assert "lost: byte 4096: 512 bytes, outside of any partition" in text
     assert "lost: byte 1000000000: 65536 bytes, partition 3 (ext4)" in text
     assert max(len(line) for line in text.splitlines()) <= 76
+
+
+def test_a_long_step_says_what_its_program_does_and_for_how_long() -> None:
+    model = RunModel()
+    model.apply(StepStarted(step="adapt.initramfs", title="Rebuild the initramfs", at=1000.0))
+    assert now_text(model, 80, 1009.0).plain == "Now: Rebuild the initramfs"
+    model.apply(Message(step="adapt.initramfs", text="Generating /boot/initrd.img", level="debug", at=1001.0))
+    assert now_text(model, 80, 1286.0).plain == "Now: Generating /boot/initrd.img (this step: 4:46)"
+    model.apply(Message(step="adapt.initramfs", text="The initramfs was rebuilt.", at=1290.0))
+    assert now_text(model, 80, 1291.0).plain == "Now: The initramfs was rebuilt. (this step: 4:51)"
+    model.apply(StepFinished(step="adapt.initramfs", at=1292.0))
+    assert now_text(model, 80, 1400.0).plain == "Now: between two steps"
