@@ -98,9 +98,18 @@ def plan_vm(
         except (DeviceError, UnsafeTargetError) as error:
             place = msgspec.structs.replace(place, unavailable=error.message)
     problems += check_content(repository, point, found, skip_damaged=choices.skip_damaged)
-    problems += check_memory() if ask else ()
+    problems += check_memory() if ask else _not_looked(place)
     plan = build_vm_plan(choices, vm, files, place, point.body.consistency, existing=existing, asked=problems)
     return plan, found
+
+
+def _not_looked(place: Place) -> Iterator[Problem]:
+    yield Problem(
+        severity="info",
+        code="names-unknown",
+        what=f"Which names are taken on {place.name} is not known.",
+        why="This is a rehearsal: the filesystems of a recorded machine cannot be looked into.",
+    )
 
 
 def place_of(choices: VmChoices, places: list[Place]) -> Place:

@@ -194,7 +194,9 @@ def _steps(files: Sequence[VmFile], definition: str, place: Place, choices: VmCh
     last = f"; then unmount {place.name}" if mounts else ""
     steps.append(
         PlanStep(
-            id="publish", title=f"Name {names}", detail=f"{first} and rename: until here nothing can be seen{last}"
+            id="publish",
+            title=f"Give {names} their names",
+            detail=f"{first} and rename: until here nothing can be seen{last}",
         )
     )
     return tuple(steps)

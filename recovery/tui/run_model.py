@@ -124,7 +124,7 @@ class RunModel:
         if disk is not None and disk.note:
             return disk.note
         if disk is not None and disk.done < disk.total:
-            if disk.skipped > disk.transferred:
+            if disk.skipped > disk.transferred and not isinstance(self.plan, VmPlan):
                 return "comparing with what the disk holds, fetching what differs"
             what = "file" if isinstance(self.plan, VmPlan) else "disk"
             return f"fetching from the repository, checking, writing to the {what}"

@@ -18,7 +18,8 @@ from recovery.units import format_duration, format_rate, format_size
 MARKS = {"waiting": WAITING, "running": RUNNING, "done": DONE, "failed": FAILED}
 COLOURS = {"waiting": "", "running": "cyan", "done": "green", "failed": "red"}
 
-#: Columns of the figures of one disk (``console.tcss``).
+#: Columns of the name of one disk, and of its figures (``console.tcss``).
+_LABEL = 21
 _FIGURES = 26
 
 
@@ -78,7 +79,7 @@ def graph_lines(model: RunModel, rows: int, width: int, label: int) -> list[str]
 def disk_labels(plan: RestorePlan | VmPlan | None) -> list[tuple[str, str]]:
     """(the disk as its progress calls it, ``disk1 → nvme0n1``) for each bar."""
     if isinstance(plan, VmPlan):
-        return [(file.target, f"{file.target} → file") for file in plan.files]
+        return [(file.target, cut(f"{file.target} → {file.name}", _LABEL)) for file in plan.files]
     assignments = plan.assignments if plan else ()
     return [(a.source.name, f"{a.source.name} → {short_name(a.target.path)}") for a in assignments]
 

@@ -15,6 +15,7 @@ from recovery.events import Event, Message, Progress, StepFinished, StepStarted
 from recovery.plan.build import build_plan
 from recovery.units import GIB
 from tests.unit.plan.hosts import choices, point, recorded
+from tests.unit.plan.test_plan_vm import plan as vm_plan
 
 CODE = "ABCD-EFGH-JKMN"
 
@@ -101,6 +102,14 @@ def test_errors_and_refusals_are_shown() -> None:
     assert "/dev/sda &amp; friends broke" in text
     assert "2 disks match &lt;the&gt; rule" in text
     assert "No restore is running" in text
+
+
+def test_the_files_of_a_vm_are_shown() -> None:
+    done = Progress(step="extract:vda", disk="vda", done=5 * GIB, total=20 * GIB, rate=1e8, eta=150.0)
+    text = render(RunState(phase="running", vm_plan=vm_plan()), [done], Unattended()).decode()
+    assert "web of hv1: running" in text
+    assert "vda to web-vda.qcow2: 5.00 GiB of 20.0 GiB" in text
+    assert "Give 2 files their names <em>(waiting)</em>" in text
 
 
 def test_codes_are_random() -> None:

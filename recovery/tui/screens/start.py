@@ -46,7 +46,8 @@ class StartScreen(ConsoleScreen):
             medium, machine, state, notice = await in_thread(self._look)
         except Exception as error:
             report = error.report() if isinstance(error, RekindleError) else unexpected(error).report()
-            self.query_one("#trouble", Lines).update(f"{report.message}\n{report.hint}\n\nTrying again ...")
+            for line in self.query("#trouble").results(Lines):  # none when the console ends meanwhile
+                line.update(f"{report.message}\n{report.hint}\n\nTrying again ...")
             self.set_timer(RETRY_SECONDS, self.begin)
             return
         self.session.medium, self.session.machine = medium, machine
