@@ -85,15 +85,16 @@ class Run:
         return self.report()
 
     def _tell_how_to_go_on(self) -> None:
-        """A listener that fails must not hide why the run did."""
-        if not self.begun:
-            return
+        """For the log only: windows show it from the report, each with what it knows of the way to sign in, and said
+        to them here as well it would stand there twice. A listener that fails must not hide why the run did."""
         found = self.report()
+        if not found.go_on:
+            return
         left = ", ".join(found.incomplete)
         state = f"{left}: not complete, without partition table and boot sector. " if left else ""
         text = f"{state}To go on: {found.go_on}"
         with contextlib.suppress(Exception):
-            self.listener(Message(level="warning", text=text))
+            self.listener(Message(level="debug", text=text))
 
     def _count_down(self) -> None:
         """Time for a person to step in, seen in every window."""

@@ -132,6 +132,9 @@ def test_without_one_no_wrong_byte_is_written(
     offset = _FRAME * CHUNK
     assert f"byte {offset} of disk1, 2.50 MiB into partition 2 (ext4)" in errors, errors
     assert f"not complete: {target}" in out and "to go on: rekindle restore" in out
+    said = out + errors
+    assert (said.count("o go on: "), said.count("without partition table")) == (1, 0), "once, and the whole of it"
+    assert "--secret-file" in out.partition("to go on: ")[2].splitlines()[0]
 
 
 @pytest.mark.parametrize("flipped", [("frame's content", 0)], indirect=True)
