@@ -152,15 +152,34 @@ class LuksVolume(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[str, ...] = ()
 
 
+class DiskExtents(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bytes of disk ``disk`` of the point hold something; ``runs`` as ``format/extents.py`` packs them."""
+
+    disk: str
+    runs: bytes
+
+
+class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something of ``size`` bytes lies on the disks of the point; what is in no extent reads as zeros."""
+
+    size: int
+    disks: tuple[DiskExtents, ...] = ()
+
+
 class VmDisk(msgspec.Struct, frozen=True, kw_only=True):
     """A virtual disk of a domain: where it lies on the host. ``source`` is a path or a device name; ``on`` the volume
-    that holds it (``disk1:2``, ``vg0/data``), empty when not known."""
+    that holds it (``disk1:2``, ``vg0/data``), empty when not known.
+
+    ``occupies`` is which bytes of the host's disks its file or volume has (of a qcow2 those of the file); None in
+    older points, or where ``unmapped`` says why that is not known."""
 
     target: str
     source: str
     format: str = "raw"
     size: int | None = None
     on: str = ""
+    occupies: Occupancy | None = None
+    unmapped: str = ""
 
 
 class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,14 +11,17 @@ from recovery import __version__
 from recovery.agent.config import Settings
 from recovery.agent.journaling import JournalCopier
 from recovery.agent.spool import Spool
+from recovery.capture.live.beside import Beside
 from recovery.capture.live.capture import capture_live
 from recovery.capture.live.cut import take_cut
 from recovery.capture.live.limits import DoubtError, FreezeLimits
 from recovery.capture.live.session import LiveSession
+from recovery.capture.live.survey import MOST_A_MINUTE
 from recovery.capture.request import CaptureRequest
 from recovery.capture.tracking.model import NONE, Extents, TrackedDisk
 from recovery.capture.tracking.remember import RememberingTracker
 from recovery.capture.tracking.witness import tracked_disk
+from recovery.capture.vmplaces import with_occupancies
 from recovery.errors import BusyError
 from recovery.events import Listener
 from recovery.format.journal import MAX_CHAIN, ChainEntry, JournalHeader, encode_journal
@@ -160,11 +163,17 @@ class Maker:
         first = {disk.name: self._pending(disk.name) for disk in self._disks}
         with contextlib.closing(JournalCopier(self._disks, self._settings.journal_bytes)) as copier:
             try:
-                figures = take_cut(self._since, self._disks, first, copier, self._limits, self._listener, cancel)
+                figures = take_cut(
+                    self._since, self._disks, first, copier, self._limits, self._listener, cancel, self._beside()
+                )
             except DoubtError:
                 self.invalidate()
                 raise
             return self._store(copier, figures)
+
+    def _beside(self) -> list[Beside]:
+        """Who hears of the freeze of a journal point."""
+        return [self._session.survey] if self._session.survey is not None else []
 
     def _pending(self, disk: str) -> Extents:
         since = self._session.tracker if self._all_since_keyframe or self._since is None else self._since
@@ -208,9 +217,12 @@ class Maker:
             host=self._settings.host, created=round(max(figures.moment, before.created + 0.001), 6), parent=parent,
             maps=before.maps, journals=journals,
         )  # fmt: skip
+        survey = self._session.survey
+        # Files grow: what the keyframe says of them is not true of this minute.
+        vms = with_occupancies(body.vms, survey.found if survey else {}, MOST_A_MINUTE)
         point_body = msgspec.structs.replace(
-            body, disks=tuple(disks), consistency="filesystem" if figures.filesystems else "crash", live=figures,
-            captured_by=f"rekindle {__version__}", duration=sum(one.seconds for one in figures.passes),
+            body, vms=tuple(vms), disks=tuple(disks), consistency="filesystem" if figures.filesystems else "crash",
+            live=figures, captured_by=f"rekindle {__version__}", duration=sum(one.seconds for one in figures.passes),
         )  # fmt: skip
         id, data = encode_point(self._repository.keys, point_header, point_body)
         objects.append((point_name(self._settings.host, point_header.created, id), data))

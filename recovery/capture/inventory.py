@@ -26,6 +26,7 @@ from recovery.capture.sources import Source
 from recovery.capture.system import ROOT_FOLDERS, FstabLine, parse_fstab, rank_as_root, read_system
 from recovery.capture.tables import read_table
 from recovery.capture.tree import Tree
+from recovery.capture.vmplaces import VmPlace, find_places, map_still, with_occupancies
 from recovery.capture.vms import read_vms, virtual_size
 from recovery.capture.volumes import FILESYSTEMS, Volume, find_volume
 from recovery.errors import RekindleError
@@ -60,11 +61,15 @@ class Inventory:
     encrypted: list[LuksVolume] = field(default_factory=list)
     system: SystemFacts = SystemFacts()
     vms: list[VirtualMachine] = field(default_factory=list)
+    places: list[VmPlace] = field(default_factory=list)
     firmware: Decision = Decision("unknown", False, "nothing was looked at")
 
 
-def take_inventory(sources: Sequence[Source], warn: Warn, mount: Mounter = mounted) -> Inventory:
-    """Look at all disks together (a VG may lie on several). Raises DeviceError when a disk cannot be read."""
+def take_inventory(
+    sources: Sequence[Source], warn: Warn, mount: Mounter = mounted, *, running: bool = False
+) -> Inventory:
+    """Look at all disks together (a VG may lie on several). Of a ``running`` host ``places`` of VM disks are found,
+    and their extents are left to the moment of the freeze. Raises DeviceError when a disk cannot be read."""
     inventory = Inventory()
     for source in sources:
         _look_at_disk(source, inventory, warn)
@@ -81,7 +86,8 @@ def take_inventory(sources: Sequence[Source], warn: Warn, mount: Mounter = mount
     grub: list[str] = []
     esp_mounted = False
     if os.geteuid() == 0:
-        found = _look_at_systems(inventory, esp.name if esp else "", esp_files, warn, mount)
+        names = {} if running else {source.path: source.name for source in sources}
+        found = _look_at_systems(inventory, esp.name if esp else "", esp_files, warn, mount, names)
         if found:
             grub, esp_mounted = found
     else:
@@ -215,10 +221,15 @@ def _add_lv(lv: MappedVolume, inventory: Inventory) -> Content:
 
 
 def _look_at_systems(
-    inventory: Inventory, esp: str, esp_files: Sequence[str], warn: Warn, mount: Mounter
+    inventory: Inventory,
+    esp: str,
+    esp_files: Sequence[str],
+    warn: Warn,
+    mount: Mounter,
+    still: Mapping[Path, str],
 ) -> tuple[list[str], bool] | None:
     """Mount every filesystem, find the host's root among them, read it. Gives GRUB's platforms and whether the ESP
-    is in the fstab."""
+    is in the fstab. ``still``: the disks' names, when nothing writes to them."""
     with contextlib.ExitStack() as stack:
         folders: dict[str, Path] = {}
         for index, volume in enumerate(inventory.volumes):
@@ -247,6 +258,9 @@ def _look_at_systems(
         )
         for problem in problems:
             warn(problem)
+        inventory.places = find_places(inventory.vms, tree, where, folders, inventory.volumes)
+        if still:
+            inventory.vms = with_occupancies(inventory.vms, map_still(inventory.places, still))
         return tree.names("/boot/grub") + tree.names("/boot/grub2"), any(
             line.kind == "vfat" and line.point in ("/boot/efi", "/efi", "/boot") for line in fstab
         )

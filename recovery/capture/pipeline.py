@@ -172,14 +172,23 @@ def check_access(repository: Repository, index: ChunkIndex, host: str, now: floa
 
 
 def look(
-    sources: Sequence[Source], request: CaptureRequest, listener: Listener, steps: int, mount: Mounter = mounted
+    sources: Sequence[Source],
+    request: CaptureRequest,
+    listener: Listener,
+    steps: int,
+    mount: Mounter = mounted,
+    *,
+    running: bool = False,
 ) -> Inventory:
-    """The inventory, and what it found, told. ``mount`` shows the files of a volume."""
+    """The inventory, and what it found, told. ``mount`` shows the files of a volume; see ``take_inventory``."""
     begun = time.monotonic()
     listener(StepStarted(step="inventory", title="Looking at the disks", number=1, of=steps))
     inventory = in_private_mounts(
         lambda: take_inventory(
-            sources, lambda text: listener(Message(text=text, level="warning", step="inventory")), mount
+            sources,
+            lambda text: listener(Message(text=text, level="warning", step="inventory")),
+            mount,
+            running=running,
         )
     )
     decision = inventory.firmware

@@ -12,7 +12,6 @@ from types import FrameType
 from typing import Any, cast
 
 import click
-import msgspec
 
 from recovery.capture.live.capture import capture_live
 from recovery.capture.live.limits import FreezeLimits
@@ -21,7 +20,7 @@ from recovery.capture.pipeline import capture as run_capture
 from recovery.capture.request import CaptureRequest, default_workers
 from recovery.cli.access import open_repository, repository_options
 from recovery.cli.console import PlainConsole
-from recovery.cli.points import live_words
+from recovery.cli.points import live_words, point_json
 from recovery.cli.progress import progress_listener
 from recovery.errors import AccessError, UsageError
 from recovery.format.chunk import DEFAULT_LEVEL
@@ -125,7 +124,7 @@ def capture(
         else:
             point = run_capture(repository, index, request, listener, cancel)
     if as_json:
-        click.echo(msgspec.json.encode({"type": "point", **msgspec.to_builtins(point)}))
+        click.echo(point_json(point))
     else:
         _show(point)
 

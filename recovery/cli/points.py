@@ -16,10 +16,11 @@ from rich.table import Column, Table
 from recovery.cli.access import open_repository, repository_options
 from recovery.cli.console import PlainConsole
 from recovery.errors import IntegrityError, UsageError
+from recovery.format.extents import decode_runs
 from recovery.format.point import LiveFigures, Point, PointDisk, PointSummary
-from recovery.layout import Content
+from recovery.layout import Content, Occupancy
 from recovery.repository.repository import Repository
-from recovery.units import format_duration, format_size
+from recovery.units import format_count, format_duration, format_size
 
 #: An hour with more points shows its newest only, and says so.
 _MOST_AN_HOUR = 6
@@ -47,7 +48,7 @@ def points(location: str, host: str | None, point_id: str, every: bool, as_json:
     if host and point_id:
         point = repository.point(host, point_id)
         if as_json:
-            click.echo(_encode(point))
+            click.echo(point_json(point))
         else:
             show_point(console, point)
         return
@@ -58,8 +59,30 @@ def points(location: str, host: str | None, point_id: str, every: bool, as_json:
         _list(console, repository, name, every=every or as_json, as_json=as_json)
 
 
-def _encode(point: Point) -> bytes:
-    return msgspec.json.encode({"type": "point", **msgspec.to_builtins(point)})
+def point_json(point: Point) -> bytes:
+    """For scripts, with the extents of VM disks unpacked: ``[place in the file, offset on the disk, bytes]`` each."""
+    plain = msgspec.to_builtins(point)
+    for vm, told in zip(point.body.vms, plain["body"]["vms"], strict=True):
+        for disk, shown in zip(vm.disks, told["disks"], strict=True):
+            if disk.occupies is not None:
+                shown["occupies"]["disks"] = [
+                    {"disk": part.disk, "runs": decode_runs(part.runs, disk.occupies.size, point.disk(part.disk).size)}
+                    for part in disk.occupies.disks
+                ]
+    return msgspec.json.encode({"type": "point", **plain})
+
+
+def occupied_words(occupies: Occupancy | None, unmapped: str, point: Point) -> str:
+    """Where a VM's disk lies, in a few words; empty for points that do not say it."""
+    if occupies is None:
+        return f"; where it lies is not stored: {unmapped}" if unmapped else ""
+    parts = []
+    for part in occupies.disks:
+        runs = decode_runs(part.runs, occupies.size, point.disk(part.disk).size)
+        parts.append(
+            f"{format_size(sum(run.length for run in runs))} in {format_count(len(runs), 'extent')} of {part.disk}"
+        )
+    return f"; {', '.join(parts) or 'it holds nothing'}"
 
 
 def fold_hours(found: Sequence[PointSummary], most: int = _MOST_AN_HOUR) -> list[tuple[PointSummary, int]]:
@@ -103,7 +126,7 @@ def _list(console: Console, repository: Repository, host: str, *, every: bool, a
             table.add_row(summary.id[:12], _times(summary.created), "damaged", "", "", error.message)
             continue
         if as_json:
-            click.echo(_encode(point))
+            click.echo(point_json(point))
         body = point.body
         vms = ", ".join(vm.name for vm in body.vms) or "none"
         table.add_row(
@@ -187,7 +210,8 @@ def show_point(console: Console, point: Point) -> None:
         for disk in vm.disks:
             size = f", {format_size(disk.size)}" if disk.size is not None else ""
             on = f", on {disk.on}" if disk.on else ""
-            words = f"    {disk.target}  {disk.source} ({disk.format}{size}{on})"
+            where = occupied_words(disk.occupies, disk.unmapped, point)
+            words = f"    {disk.target}  {disk.source} ({disk.format}{size}{on}){where}"
             console.print(words, markup=False, soft_wrap=True)
 
 

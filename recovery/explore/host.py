@@ -6,17 +6,19 @@ import stat
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from recovery.capture.lvm import PhysicalVolume, read_groups, read_pv
 from recovery.capture.ranges import Extent, cut
 from recovery.capture.system import parse_fstab
 from recovery.capture.volumes import Volume, find_volume
-from recovery.errors import NotFoundError, UsageError
+from recovery.errors import IntegrityError, NotFoundError, UsageError
 from recovery.explore.chunks import ChunkSource
 from recovery.explore.ext4 import Ext4, Inode, missing
+from recovery.format.extents import decode_runs
 from recovery.format.point import Point, PointDisk
-from recovery.layout import Content
+from recovery.layout import Content, Occupancy
 from recovery.repository.content import disk_content
 from recovery.repository.repository import Repository
 from recovery.units import MIB
@@ -52,9 +54,13 @@ class HostView:
         self._repository, self._point = repository, point
         self._disks: dict[str, ChunkSource] = {}
         self._filesystems: dict[str, Ext4] = {}
-        self.volumes = self._partitions()
-        self.volumes += self._logical(self.volumes)
         self._mounts: dict[str, Volume] = {}
+
+    @cached_property
+    def volumes(self) -> list[Volume]:
+        """Disks, partitions and logical volumes. Reads LVM's metadata, so only where it is needed."""
+        found = self._partitions()
+        return found + self._logical(found)
 
     def disk(self, name: str) -> ChunkSource:
         """A disk of the point."""
@@ -65,6 +71,18 @@ class HostView:
     def read(self, extents: Sequence[Extent], offset: int, length: int) -> bytes:
         """Bytes of a volume."""
         return b"".join(self.disk(e.path.name).read(e.offset, e.length) for e in cut(extents, offset, length))
+
+    def occupied(self, occupancy: Occupancy) -> Mapped:
+        """What the point itself says where something lies; nothing is read. Raises IntegrityError."""
+        pieces: list[Piece] = []
+        for part in occupancy.disks:
+            try:
+                size = self._disk_of(part.disk).size
+            except KeyError as error:
+                raise IntegrityError(f"The point has extents on '{part.disk}', which is not in it.") from error
+            pieces += [Piece(run.at, part.disk, run.offset, run.length)
+                       for run in decode_runs(part.runs, occupancy.size, size)]  # fmt: skip
+        return Mapped(occupancy.size, tuple(sorted(pieces, key=lambda piece: piece.at)))
 
     def volume(self, name: str) -> Mapped:
         """The bytes of volume ``name`` (``disk1:2``, ``vg0/db``). Raises NotFoundError, UsageError."""

@@ -35,7 +35,8 @@ def vm_of(point: Point, name: str) -> VirtualMachine:
 
 
 def find_disks(view: HostView, vm: VirtualMachine, only: str = "") -> list[FoundDisk]:
-    """Where the disks of ``vm`` lie (or the one at ``only``, such as ``vda``). Raises NotFoundError, UsageError."""
+    """Where the disks of ``vm`` lie (or the one at ``only``, such as ``vda``): as the point says it, else by walking
+    the host's volumes and filesystems. Raises NotFoundError, UsageError, IntegrityError."""
     wanted = [disk for disk in vm.disks if disk.target == only or not only]
     if not wanted:
         known = ", ".join(disk.target for disk in vm.disks) or "none"
@@ -44,15 +45,16 @@ def find_disks(view: HostView, vm: VirtualMachine, only: str = "") -> list[Found
 
 
 def _find(view: HostView, vm: VirtualMachine, disk: VmDisk) -> FoundDisk:
-    if not disk.on:
+    if disk.occupies is None and not disk.on:
         where = f"at {disk.source}, " if disk.source else ""
         raise UsageError(
             f"Disk {disk.target} of '{vm.name}' lies {where}on none of the disks that were captured.",
             hint="--disk takes the others one by one.",
         )
+    known = view.occupied(disk.occupies) if disk.occupies is not None else None
     if disk.source.startswith("/dev/"):
-        return FoundDisk(disk, view.volume(disk.on), f"{vm.name}-{disk.target}.{disk.format}")
-    where_it_lies = view.file(disk.source)
+        return FoundDisk(disk, known or view.volume(disk.on), f"{vm.name}-{disk.target}.{disk.format}")
+    where_it_lies = known or view.file(disk.source)
     backing = _backing(view, where_it_lies) if disk.format == "qcow2" else ""
     suffix = PurePosixPath(disk.source).suffix or f".{disk.format}"
     return FoundDisk(disk, where_it_lies, f"{vm.name}-{disk.target}{suffix}", backing)

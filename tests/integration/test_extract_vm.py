@@ -5,15 +5,33 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from recovery.events import ignore
+from recovery.explore.extract import extract
+from recovery.explore.host import HostView
+from recovery.explore.vm import find_disks
+from recovery.repository.repository import Repository
+from recovery.repository.store import DirectoryStore
 from tests.support.processes import environment, rekindle
 from tests.support.repositories import PASSPHRASE
 from tests.support.vm_host import VmHost, make_vm_host
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root and loop devices")]
+
+
+class CountingStore(DirectoryStore):
+    """A directory that counts reads within packs."""
+
+    reads = 0
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        self.reads += name.startswith("packs/")
+        super().read_into(name, offset, buffer)
 
 
 class World:
@@ -66,6 +84,49 @@ def test_a_logical_volume_comes_back_as_a_raw_image(world: World) -> None:
     said = world.extract("db")
     assert (world.folder / "out/db-vda.raw").read_bytes() == world.host.db
     assert "It was /dev/vg0/db" in said
+
+
+def test_the_point_says_where_the_disks_lie(world: World) -> None:
+    words = (
+        str(world.folder / "repository"),
+        "vhost1",
+        "--point",
+        "latest",
+        "--secret-file",
+        str(world.folder / "secret"),
+    )
+    told = json.loads(world.run("points", *words, "--json").splitlines()[0])
+    disks = {(vm["name"], disk["target"]): disk for vm in told["body"]["vms"] for disk in vm["disks"]}
+    assert disks["web", "vda"]["occupies"]["size"] == len(world.host.web)
+    (db,) = disks["db", "vda"]["occupies"]["disks"]
+    assert db["disk"] == "disk1"
+    assert sum(length for _, _, length in db["runs"]) == 64 << 20
+    shown = world.run("points", *words)
+    assert "64.0 MiB in 1 extent of disk1" in shown
+    # The file's hole is in no extent.
+    (log,) = disks["web", "vdb"]["occupies"]["disks"]
+    assert sum(length for _, _, length in log["runs"]) < 3 << 20
+
+
+def test_only_chunks_of_the_disk_are_read(world: World) -> None:
+    repository = Repository.open(CountingStore(world.folder / "repository"), PASSPHRASE)
+    store = repository.store
+    assert isinstance(store, CountingStore)
+    point = repository.point("vhost1", "latest")
+    view = HostView(repository, point)
+    (vm,) = [vm for vm in point.body.vms if vm.name == "web"]
+    (log,) = find_disks(view, vm, "vdb")
+    (world.folder / "few").mkdir()
+    extract(view, log.where, world.folder / "few/log.raw", ignore, threading.Event())
+    size = point.disk("disk1").chunk_size
+    wanted = {piece.offset // size for piece in log.where.pieces} | {
+        (piece.offset + piece.length - 1) // size for piece in log.where.pieces
+    }
+    assert 0 < store.reads <= len(wanted)
+    # An older point does not say it: its filesystem is walked, and comes to the same bytes.
+    old = msgspec.structs.replace(log.disk, occupies=None)
+    (walked,) = find_disks(HostView(repository, point), msgspec.structs.replace(vm, disks=(old,)), "vdb")
+    assert walked.where == log.where
 
 
 def test_one_disk_of_it(world: World) -> None:

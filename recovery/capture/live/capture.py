@@ -16,6 +16,7 @@ import msgspec
 from recovery.capture.busy import parse_mountinfo
 from recovery.capture.diskmap import DiskMap
 from recovery.capture.figures import STEP
+from recovery.capture.live.beside import Beside
 from recovery.capture.live.chunks import ChunkCopier
 from recovery.capture.live.cut import take_cut
 from recovery.capture.live.filesystems import (
@@ -28,6 +29,7 @@ from recovery.capture.live.filesystems import (
 from recovery.capture.live.hostmounts import host_mounter
 from recovery.capture.live.limits import DoubtError
 from recovery.capture.live.session import LiveSession
+from recovery.capture.live.survey import VmSurvey
 from recovery.capture.parent import base_maps, tell_of_clock
 from recovery.capture.pipeline import Facts, check_access, commit_point, look
 from recovery.capture.request import CaptureRequest
@@ -35,6 +37,7 @@ from recovery.capture.sending import Sender
 from recovery.capture.sources import Source, check_unchanged, open_sources
 from recovery.capture.tracking.model import Extents, TrackedDisk
 from recovery.capture.tracking.witness import tracked_disk
+from recovery.capture.vmplaces import with_occupancies
 from recovery.errors import DeviceError, UsageError
 from recovery.events import Listener, Message
 from recovery.format.chunk import chunk_size_for
@@ -77,7 +80,9 @@ def capture_live(
             for source in sources:
                 _drop_stale(source.path)
             session.watch(tracked, lambda text: listener(Message(text=text, level="warning", step=STEP)))
-            inventory = look(sources, request, listener, _STEPS, host_mounter(tracked))
+            inventory = look(sources, request, listener, _STEPS, host_mounter(tracked), running=True)
+            survey = session.survey = VmSurvey(inventory.places, inventory.volumes, tracked)
+            beside: list[Beside] = [survey]
             parent = repository.latest(request.host)
             tell_of_clock(parent, started, listener)
             bases = session.bases_since(parent) or base_maps(repository, request.host, parent, sources, listener)
@@ -85,7 +90,7 @@ def capture_live(
             for number in range(1, _TRIES + 1):
                 disks = [_disk_map(source, bases, repository) for source in sources]
                 try:
-                    figures = _cut(session, disks, tracked, bases, parent, sender, listener, cancel)
+                    figures = _cut(session, disks, tracked, bases, parent, sender, listener, cancel, beside)
                     break
                 except DoubtError as error:
                     session.forget()
@@ -95,6 +100,7 @@ def capture_live(
                     session.distrust(error.doubt, tracked)
             for source in sources:
                 check_unchanged(source)
+            inventory.vms = with_occupancies(inventory.vms, survey.found)
             facts = Facts(figures.moment, started, parent, _consistency(tracked, listener), _STEPS, figures)
             point = commit_point(repository, request, disks, inventory, facts, listener, cancel)
             names = {reference.disk: reference.map for reference in point.header.maps}
@@ -126,6 +132,7 @@ def _cut(
     sender: Sender,
     listener: Listener,
     cancel: threading.Event,
+    beside: Sequence[Beside],
 ) -> LiveFigures:
     first: dict[str, Extents] = {}
     reasons: list[str] = []
@@ -149,7 +156,7 @@ def _cut(
     sender.begin("Capturing the running disks", 2, _STEPS)
     copier = ChunkCopier(disks, tracked, sender, session.limits, before_rest)
     with contextlib.closing(copier):
-        figures = take_cut(session.tracker, tracked, first, copier, session.limits, listener, cancel)
+        figures = take_cut(session.tracker, tracked, first, copier, session.limits, listener, cancel, beside)
     sender.end()
     return msgspec.structs.replace(figures, full_compare="; ".join(reasons))
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from recovery.capture.live.beside import Beside, surrounded
 from recovery.capture.live.filesystems import Filesystem, find_filesystems, swap_areas
 from recovery.capture.live.holder import Holder, How, Thawed
 from recovery.capture.live.limits import DoubtError, FreezeLimits, NotStillError
@@ -30,6 +31,8 @@ _SHARE = 0.3
 _ROUNDS = 4
 #: A pass that leaves more than this much of the pass before it does not shrink the rest.
 _SHRINKING = 0.9
+#: Of the time that is left of a freeze, how much may be spent on looking at where files lie.
+_LOOKING = 0.5
 _STEP = "capture"
 _READ_BYTES = 1024 * 1024
 
@@ -53,15 +56,17 @@ def take_cut(
     limits: FreezeLimits,
     listener: Listener,
     cancel: threading.Event,
+    beside: Sequence[Beside] = (),
 ) -> LiveFigures:
-    """Give ``copier`` the content of the disks at one moment, given that it has all but ``first`` already.
+    """Give ``copier`` the content of the disks at one moment, given that it has all but ``first`` already. ``beside``
+    hears of each freeze.
 
     Raises DoubtError (``tracker.renew`` and a full ``first`` will do), NotStillError (the rest does not shrink, or
     something writes past the filesystems), BusyError (frozen by somebody else), DeviceError, CancelledError; then
     what the copier has is void. Nothing is frozen afterwards, whatever happens.
     """
     filesystems = find_filesystems(disks)
-    with Holder(filesystems) as holder, _Cut(tracker, disks, copier, limits, listener, cancel, holder) as cut:
+    with Holder(filesystems) as holder, _Cut(tracker, disks, copier, limits, listener, cancel, holder, beside) as cut:
         return cut.take(filesystems, first)
 
 
@@ -75,7 +80,9 @@ class _Cut:
         listener: Listener,
         cancel: threading.Event,
         holder: Holder,
+        beside: Sequence[Beside],
     ) -> None:
+        self._beside = beside
         self._tracker, self._disks, self._copier, self._holder = tracker, disks, copier, holder
         self._limits, self._listener, self._cancel = limits, listener, cancel
         self._passes: list[LivePass] = []
@@ -101,7 +108,7 @@ class _Cut:
         why = ""
         for number in range(1, self._limits.attempts + 1):
             self._shrink(pending)
-            attempt = self._freeze(number)
+            attempt = self._freeze()
             if not attempt.why:
                 self._check_doubts()
                 self._copier.keep(attempt.pieces)
@@ -171,7 +178,11 @@ class _Cut:
             "a point: without a freeze it would not be consistent.",
         )
 
-    def _freeze(self, number: int) -> _Attempt:
+    def _freeze(self) -> _Attempt:
+        with surrounded(self._beside):
+            return self._freeze_host()
+
+    def _freeze_host(self) -> _Attempt:
         """Freeze, read the rest, thaw. Between freeze and thaw nothing is written, logged or started."""
         swap = swap_areas(self._disks)
         self._holder.sync()
@@ -182,6 +193,11 @@ class _Cut:
             how = self._holder.freeze(self._limits.freeze)
             try:
                 attempt = self._read_rest(how, swap, deadline)
+                if not attempt.why:
+                    # Last, so that it never costs the point: a share of what time is left.
+                    now = time.monotonic()
+                    for each in self._beside:
+                        each.frozen(now + (deadline - now) * _LOOKING)
             finally:
                 self._thawed: Thawed = self._holder.thaw()
         finally:

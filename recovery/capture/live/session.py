@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from recovery.capture.live.limits import FreezeLimits
+from recovery.capture.live.survey import VmSurvey
 from recovery.capture.tracking.choose import open_tracker
 from recovery.capture.tracking.model import Doubt, Method, TrackedDisk
 from recovery.capture.tracking.remember import RememberingTracker
@@ -24,6 +25,8 @@ class LiveSession:
 
     def __init__(self, limits: FreezeLimits | None = None, methods: Sequence[Method] = ("ebpf", "tracefs")) -> None:
         self.limits = limits or FreezeLimits()
+        #: Where the disks of VMs lie, as the newest capture began to look for them.
+        self.survey: VmSurvey | None = None
         self._methods = list(methods)
         self._tracker: RememberingTracker | None = None
         self._disks: list[TrackedDisk] = []
