@@ -6,15 +6,17 @@ import datetime
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from recovery.errors import RekindleError, UsageError
 from recovery.format.journal import MAX_DATA
 from recovery.format.names import check_host
+from recovery.format.point import Retention
 from recovery.units import MIB, parse_size
 
+T = TypeVar("T")
 DEFAULT_PATH = Path("/etc/rekindle/agent.toml")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HINT = "See docs/agent.md for every key."
@@ -81,6 +83,12 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     spool: SpoolConfig = SpoolConfig()
     status: StatusConfig = StatusConfig()
     alert: AlertConfig = AlertConfig()
+    retention: Retention = Retention()
+    """A wish: points carry it, and whoever prunes the repository decides whether it counts."""
+
+
+class _RetentionOnly(msgspec.Struct, frozen=True, kw_only=True):
+    retention: Retention
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -113,35 +121,55 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Path | None
     alert_lag: float
     alert_command: tuple[str, ...]
+    retention: Retention | None = None
 
 
 def load_settings(path: Path) -> Settings:
     """Read and understand the file. Raises UsageError, which names file, line and key."""
+    return parse_settings(_read(path), str(path))
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"'{path}' cannot be read: {why}.", hint=_HINT) from error
-    return parse_settings(text, str(path))
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name}: this is not TOML: {error}.", hint=_HINT) from None
 
 
 def parse_settings(text: str, name: str) -> Settings:
     """Understand the file's text; ``name`` is the file's, for errors. Raises UsageError. Pure."""
+    given = _parse(text, name)
+    return _Reader(text, name).settings(_convert(given, AgentConfig, text, name))
+
+
+def load_retention(path: Path) -> Retention:
+    """The table ``[retention]`` of a file, whatever else is in it. Raises UsageError."""
+    text = _read(path)
+    given = _parse(text, str(path))
+    retention = _convert({"retention": given.get("retention", {})}, _RetentionOnly, text, str(path)).retention
+    _Reader(text, str(path)).retention(retention)
+    if retention == Retention():
+        raise _wrong(text, str(path), "retention", "it keeps nothing: give minutes, hours, days or weeks")
+    return retention
+
+
+def _convert(given: dict[str, Any], kind: type[T], text: str, name: str) -> T:
     try:
-        given: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name}: this is not TOML: {error}.", hint=_HINT) from None
-    if "retention" in given:
-        raise _wrong(text, name, "retention", "this release does not prune: nothing is ever removed")
-    try:
-        config = msgspec.convert(given, AgentConfig)
+        return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$")
         key = re.sub(r"\[.*?\]", "", place.rstrip("`")).lstrip(".")
         unknown = re.search(r"unknown field `(.+?)`", message) or re.search(r"required field `(.+?)`", message)
         key = ".".join(part for part in (key, unknown[1] if unknown else "") if part)
         raise _wrong(text, name, key, message[:1].lower() + message[1:]) from None
-    return _Reader(text, name).settings(config)
 
 
 class _Reader:
@@ -165,6 +193,7 @@ class _Reader:
         journal_bytes = self._bytes("limits.journal", limits.journal)
         if not MIB <= journal_bytes <= MAX_DATA:
             raise self._wrong("limits.journal", "it must lie between 1 MiB and 256 MiB")
+        self.retention(config.retention)
         freeze = self._seconds("limits.freeze", limits.freeze, least=0.01)
         if freeze > 10:
             raise self._wrong("limits.freeze", "programs of the host would wait for more than 10 s")
@@ -178,7 +207,14 @@ class _Reader:
             metrics=self._path("status.metrics_file", config.status.metrics_file)
             if config.status.metrics_file else None,
             alert_lag=self._seconds("alert.lag", config.alert.lag), alert_command=config.alert.command,
+            retention=config.retention if config.retention != Retention() else None,
         )  # fmt: skip
+
+    def retention(self, given: Retention) -> None:
+        """Raises UsageError for a number below 0."""
+        for tier in Retention.__struct_fields__:
+            if getattr(given, tier) < 0:
+                raise self._wrong(f"retention.{tier}", "it is less than 0")
 
     def _seconds(self, key: str, text: str, least: float = _SHORTEST) -> float:
         match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)", text.strip())

@@ -38,6 +38,7 @@ from recovery.format.point import (
     PointSummary,
     encode_point,
 )
+from recovery.repository.index import SqliteIndex
 from recovery.repository.protocols import ChunkIndex
 from recovery.repository.repository import Repository
 
@@ -117,8 +118,11 @@ class Maker:
         settings = self._settings
         request = CaptureRequest(
             host=settings.host, disks=settings.disks, workers=_WORKERS, uploaders=_UPLOADERS,
-            note="", consistency=None,
+            note="", consistency=None, retention=settings.retention,
         )  # fmt: skip
+        if isinstance(self._index, SqliteIndex):
+            # We run for months: packs were pruned since it was read.
+            self._index.refresh(self._repository.store)
         if self._newest is not None:
             self._session.continued(self._newest[0])
         try:
@@ -215,7 +219,7 @@ class Maker:
         point_header = PointHeader(
             version=JOURNAL_VERSION if journals else VERSION, repository=self._repository.id,
             host=self._settings.host, created=round(max(figures.moment, before.created + 0.001), 6), parent=parent,
-            maps=before.maps, journals=journals,
+            maps=before.maps, journals=journals, retention=self._settings.retention,
         )  # fmt: skip
         survey = self._session.survey
         # Files grow: what the keyframe says of them is not true of this minute.

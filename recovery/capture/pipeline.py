@@ -123,9 +123,10 @@ def commit_point(
     begun = time.monotonic()
     listener(StepStarted(step="commit", title="Committing the recovery point", number=facts.steps, of=facts.steps))
     refs: list[DiskMapRef] = []
+    packs: set[bytes] = set()
     described: list[PointDisk] = []
     for disk in disks:
-        reference, description = _finish_disk(repository, disk, inventory)
+        reference, description = _finish_disk(repository, disk, inventory, packs)
         refs.append(reference)
         described.append(description)
     header = PointHeader(
@@ -135,6 +136,7 @@ def commit_point(
         created=facts.created,
         parent=facts.parent.id if facts.parent else "",
         maps=tuple(refs),
+        retention=request.retention,
     )
     body = PointBody(
         disks=tuple(described),
@@ -153,7 +155,7 @@ def commit_point(
     )
     if cancel.is_set():
         raise CancelledError("The capture was stopped; nothing of it is visible.", hint="Run it again.")
-    point = repository.commit(header, body)
+    point = repository.commit(header, body, packs)
     listener(StepFinished(step="commit", summary=f"point {point.id[:12]}", seconds=time.monotonic() - begun))
     return point
 
@@ -230,9 +232,12 @@ def _feed(disks: Sequence[DiskMap], batches: Channel[Batch], figures: Figures) -
     batches.close()
 
 
-def _finish_disk(repository: Repository, disk: DiskMap, inventory: Inventory) -> tuple[DiskMapRef, PointDisk]:
+def _finish_disk(
+    repository: Repository, disk: DiskMap, inventory: Inventory, packs: set[bytes]
+) -> tuple[DiskMapRef, PointDisk]:
     source = disk.source
     chunk_map = disk.finish()
+    packs |= chunk_map.used_packs() - (disk.base.used_packs() if disk.base is not None else set())
     parent = (disk.base_name, disk.base) if disk.base is not None else None
     name = repository.put_map(encode_map(chunk_map, repository.keys, parent=parent))
     facts = PointDisk(

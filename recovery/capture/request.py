@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from recovery.format.chunk import DEFAULT_LEVEL
-from recovery.format.point import Consistency
+from recovery.format.point import Consistency, Retention
 from recovery.layout import Firmware
 
 
@@ -34,3 +34,5 @@ class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
     level: int = DEFAULT_LEVEL
     workers: int = msgspec.field(default_factory=default_workers)
     uploaders: int = 2
+    retention: Retention | None = None
+    """What the host wishes to be kept of its points."""

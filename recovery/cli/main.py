@@ -19,7 +19,7 @@ from recovery.errors import RekindleError
 
 #: name -> (module, attribute, short help). Loaded when used, so that ``rekindle --help`` and the TUI start quickly.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "repo": ("recovery.cli.repo", "repo", "Create, describe and check a repository."),
+    "repo": ("recovery.cli.repo", "repo", "Create, describe, check and prune a repository."),
     "serve": ("recovery.cli.serve", "serve", "Serve a repository over HTTPS."),
     "servers": ("recovery.cli.servers", "servers", "Find servers on the local network."),
     "user": ("recovery.cli.user", "user", "Manage the users of a server."),

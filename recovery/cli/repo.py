@@ -11,6 +11,7 @@ import msgspec
 from recovery.cli.access import login_options, open_repository, read_credentials, read_secret, repository_options
 from recovery.cli.console import PlainConsole
 from recovery.cli.progress import progress_listener
+from recovery.cli.prune import prune_command
 from recovery.errors import IntegrityError, UsageError
 from recovery.format.chunk import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from recovery.repository.check import CheckReport, check
@@ -27,7 +28,10 @@ MIN_PASSPHRASE = 10
 
 @click.group()
 def repo() -> None:
-    """Create, describe and check a repository."""
+    """Create, describe, check and prune a repository."""
+
+
+repo.add_command(prune_command)
 
 
 @repo.command()

@@ -49,12 +49,22 @@ class JournalRef(msgspec.Struct, frozen=True, kw_only=True):
     head: int
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many minutes, hours, days and weeks keep one point each; see ``repository/retention.py``."""
+
+    minutes: int = 0
+    hours: int = 0
+    days: int = 0
+    weeks: int = 0
+
+
 class PointHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a point in clear. ``created`` is seconds since the epoch (UTC), the capturing host's clock.
 
     ``id`` is the hex BLAKE3 of the stored file, known only after it was written; ``parent`` is the id of the
     host's previous point or empty. A disk that is in ``journals`` is what its journals make of the keyframe, whose map
-    is in ``maps``; a point with journals has version 2, so that older releases refuse it.
+    is in ``maps``; a point with journals has version 2, so that older releases refuse it. ``retention`` is what the
+    host's agent wishes; whoever prunes decides whether that counts.
     """
 
     version: int
@@ -64,6 +74,7 @@ class PointHeader(msgspec.Struct, frozen=True, kw_only=True):
     parent: str = ""
     maps: tuple[DiskMapRef, ...] = ()
     journals: tuple[JournalRef, ...] = ()
+    retention: Retention | None = None
 
     def journal(self, disk: str) -> JournalRef | None:
         """The newest journal of a disk; None when its map is all there is of it."""

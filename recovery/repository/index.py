@@ -11,6 +11,7 @@ from pathlib import Path
 from recovery.errors import IntegrityError, RekindleError, UsageError
 from recovery.format.names import parse_name
 from recovery.format.pack import TRAILER_SIZE, PackEntry, read_footer, read_trailer
+from recovery.repository.condemned import condemned
 from recovery.repository.distrust import distrusted
 from recovery.repository.protocols import ChunkLocation, ObjectReader
 
@@ -83,13 +84,14 @@ class SqliteIndex:
         return int(row[0])
 
     def refresh(self, store: ObjectReader) -> list[str]:
-        """Read the footers of packs that are not known yet and forget packs that are gone or not trusted any more.
+        """Read the footers of packs that are not known yet and forget packs that are gone, not trusted any more, or
+        about to be deleted.
 
         Returns the names of packs whose footer cannot be read: their chunks are not offered for deduplication.
         """
         present = {bytes.fromhex(parsed.digest): info for info in store.list("packs/")
                    if (parsed := parse_name(info.name)) is not None}  # fmt: skip
-        for pack in distrusted(store):
+        for pack in distrusted(store) | condemned(store):
             present.pop(pack, None)
         with self._lock:
             known = {row[0] for row in self._database.execute("SELECT name FROM packs")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
@@ -212,10 +212,11 @@ class Repository:
         """The newest point of a host at or before ``moment``, seconds since the epoch. Raises NotFoundError."""
         return newest_at(self.points(host), moment)
 
-    def commit(self, header: PointHeader, body: PointBody) -> Point:
+    def commit(self, header: PointHeader, body: PointBody, packs: Iterable[bytes] = ()) -> Point:
         """Sign and store the point, last of all. Its time is moved behind the parent's when a clock went back.
+        ``packs`` (32 bytes each): those that its maps need beyond the parent's.
 
-        Raises BusyError when another capture of this host came between.
+        Raises BusyError when another capture of this host came between, or something it needs was pruned meanwhile.
         """
         with self._exclusive(header.host):
             newest = self.latest(header.host)
@@ -227,6 +228,7 @@ class Repository:
             if newest is not None and header.created <= newest.created:
                 header = msgspec.structs.replace(header, created=newest.created + 0.001)
             header = msgspec.structs.replace(header, created=round(header.created, 6))
+            self._check_needs(header, packs)
             id, data = encode_point(self.keys, header, body)
             self.store.put_if_absent(point_name(header.host, header.created, id), data)
         return Point(id=id, header=header, body=body)
@@ -246,7 +248,21 @@ class Repository:
                 return
             if (newest.id if newest else "") != header.parent:
                 raise BusyError(f"Another capture of '{header.host}' came between; this point does not continue it.")
+            self._check_needs(header, ())
             self.store.put_if_absent(name, data)
+
+    def _check_needs(self, header: PointHeader, packs: Iterable[bytes]) -> None:
+        """Under the lock that keeps pruning away. A server does this itself; a bucket is not pruned."""
+        if not isinstance(self.store, _Exclusive):
+            return
+        names = [map_name(ref.map) for ref in header.maps]
+        names += [journal_name(header.host, ref.journal) for ref in header.journals]
+        for name in (*names, *(pack_name(pack.hex()) for pack in packs)):
+            if self.store.size(name) is None:
+                raise BusyError(
+                    f"'{name}' was pruned while this point was made: it took longer than 'repo prune --grace' allows.",
+                    hint="Run the capture again: what is still there is found. Prune with a longer --grace.",
+                )
 
     @contextlib.contextmanager
     def _exclusive(self, host: str) -> Iterator[None]:

@@ -19,7 +19,7 @@ from tempfile import mkstemp
 
 from obstore.store import LocalStore
 
-from recovery.errors import AccessError, NotFoundError, SpaceError, UnreachableError
+from recovery.errors import AccessError, BusyError, NotFoundError, SpaceError, UnreachableError
 from recovery.repository.bucket import BucketStore, refuse_other_bytes, short_object
 
 #: Open files kept for reading: a restore walks pack by pack with a few workers.
@@ -158,15 +158,40 @@ class DirectoryStore(BucketStore):
 
     @contextlib.contextmanager
     def exclusive(self, host: str) -> Iterator[None]:
-        """Nobody else commits a point of ``host`` meanwhile (advisory lock; gone when its holder dies)."""
+        """Nobody else commits a point of ``host`` meanwhile, and nothing is pruned (advisory locks; gone when their
+        holder dies)."""
         folder = self.root / "points" / host
         try:
             _make_folder(folder, self.root)
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise _os_error(error, f"points/{host}", self.location) from error
+        with self._locked(self.root, fcntl.LOCK_SH), self._locked(folder, fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self, patience: float) -> Iterator[None]:
+        """Nobody commits a point of any host meanwhile. Raises BusyError after ``patience`` seconds."""
+        with self._locked(self.root, fcntl.LOCK_EX, patience):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, folder: Path, how: int, patience: float | None = None) -> Iterator[None]:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _os_error(error, folder.name, self.location) from error
+        try:
+            end = None if patience is None else time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(descriptor, how if end is None else how | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if end is not None and time.monotonic() >= end:
+                        raise BusyError(
+                            f"Somebody uses {self.location} all the time.", hint="Try again when no capture ends."
+                        ) from None
+                    time.sleep(0.05)
             yield
         finally:
             os.close(descriptor)
