@@ -182,10 +182,16 @@ class VmDisk(msgspec.Struct, frozen=True, kw_only=True):
     unmapped: str = ""
 
 
+#: How a VM's disks are in a point: its guest agent froze its filesystems; as after a power cut; it was shut off;
+#: empty: not known.
+GuestConsistency = Literal["", "application", "crash", "offline"]
+
+
 class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     """A VM (libvirt domain) of the host. ``memory`` is bytes; ``definition`` is the domain's XML.
 
     ``state`` is what was known at capture: ``running``, ``shut off``, or ``unknown`` for an offline capture.
+    ``unquiesced`` is why ``consistency`` is ``crash``.
     """
 
     name: str
@@ -196,6 +202,8 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     state: str = "unknown"
     disks: tuple[VmDisk, ...] = ()
     definition: str = ""
+    consistency: GuestConsistency = ""
+    unquiesced: str = ""
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,10 +6,11 @@ import datetime
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from recovery.capture.live.guests import GuestLimits
 from recovery.errors import RekindleError, UsageError
 from recovery.format.journal import MAX_DATA
 from recovery.format.names import check_host
@@ -51,6 +52,15 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     journal: str = "64 MiB"
 
 
+class GuestsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For which points VMs are quiesced by their guest agents, how long these have for it, and after how long all are
+    thawed in any case."""
+
+    quiesce: Literal["every", "keyframe", "never"] = "keyframe"
+    answer: str = "5s"
+    hold: str = "15s"
+
+
 class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where points wait for a server that is away: memory by default, since no tracked disk may hold them."""
 
@@ -80,6 +90,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     repository: RepositoryConfig
     schedule: ScheduleConfig = ScheduleConfig()
     limits: LimitsConfig = LimitsConfig()
+    guests: GuestsConfig = GuestsConfig()
     spool: SpoolConfig = SpoolConfig()
     status: StatusConfig = StatusConfig()
     alert: AlertConfig = AlertConfig()
@@ -122,6 +133,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     alert_lag: float
     alert_command: tuple[str, ...]
     retention: Retention | None = None
+    quiesce: Literal["every", "keyframe", "never"] = "keyframe"
+    guests: GuestLimits = GuestLimits()
 
 
 def load_settings(path: Path) -> Settings:
@@ -207,8 +220,15 @@ class _Reader:
             metrics=self._path("status.metrics_file", config.status.metrics_file)
             if config.status.metrics_file else None,
             alert_lag=self._seconds("alert.lag", config.alert.lag), alert_command=config.alert.command,
+            quiesce=config.guests.quiesce, guests=self._guests(config.guests),
             retention=config.retention if config.retention != Retention() else None,
         )  # fmt: skip
+
+    def _guests(self, given: GuestsConfig) -> GuestLimits:
+        answer, hold = self._seconds("guests.answer", given.answer), self._seconds("guests.hold", given.hold)
+        if not answer <= hold <= 120:
+            raise self._wrong("guests.hold", "it must be longer than guests.answer, and 2m at most")
+        return GuestLimits(answer=answer, hold=hold)
 
     def retention(self, given: Retention) -> None:
         """Raises UsageError for a number below 0."""

@@ -14,6 +14,7 @@ from recovery.agent.spool import Spool
 from recovery.capture.live.beside import Beside
 from recovery.capture.live.capture import capture_live
 from recovery.capture.live.cut import take_cut
+from recovery.capture.live.guests import with_consistency
 from recovery.capture.live.limits import DoubtError, FreezeLimits
 from recovery.capture.live.session import LiveSession
 from recovery.capture.live.survey import MOST_A_MINUTE
@@ -78,7 +79,8 @@ class Maker:
         self._repository, self._index, self._settings = repository, index, settings
         self._spool, self._listener = spool, listener
         self._limits = FreezeLimits(freeze=settings.freeze, memory=settings.journal_bytes, held=_HELD)
-        self._session = LiveSession(self._limits)
+        guests = None if settings.quiesce == "never" else settings.guests
+        self._session = LiveSession(self._limits, guests=guests)
         self._since: RememberingTracker | None = None
         self._disks: list[TrackedDisk] = []
         self._chains: dict[str, _Chain] = {}
@@ -177,7 +179,11 @@ class Maker:
 
     def _beside(self) -> list[Beside]:
         """Who hears of the freeze of a journal point."""
-        return [self._session.survey] if self._session.survey is not None else []
+        survey, quiescer = self._session.survey, self._session.quiescer
+        found: list[Beside] = [survey] if survey is not None else []
+        if quiescer is not None and self._settings.quiesce == "every":
+            found.append(quiescer)
+        return found
 
     def _pending(self, disk: str) -> Extents:
         since = self._session.tracker if self._all_since_keyframe or self._since is None else self._since
@@ -223,7 +229,9 @@ class Maker:
         )  # fmt: skip
         survey = self._session.survey
         # Files grow: what the keyframe says of them is not true of this minute.
-        vms = with_occupancies(body.vms, survey.found if survey else {}, MOST_A_MINUTE)
+        quiescer = self._session.quiescer if self._settings.quiesce == "every" else None
+        quiesced = with_consistency(body.vms, quiescer.found if quiescer else None)
+        vms = with_occupancies(quiesced, survey.found if survey else {}, MOST_A_MINUTE)
         point_body = msgspec.structs.replace(
             body, vms=tuple(vms), disks=tuple(disks), consistency="filesystem" if figures.filesystems else "crash",
             live=figures, captured_by=f"rekindle {__version__}", duration=sum(one.seconds for one in figures.passes),

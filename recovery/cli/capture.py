@@ -14,6 +14,7 @@ from typing import Any, cast
 import click
 
 from recovery.capture.live.capture import capture_live
+from recovery.capture.live.guests import GuestLimits
 from recovery.capture.live.limits import FreezeLimits
 from recovery.capture.live.session import LiveSession
 from recovery.capture.pipeline import capture as run_capture
@@ -63,6 +64,8 @@ from recovery.units import format_duration, format_size
     metavar="MS",
     help="With --live: the most milliseconds that programs may have to wait. Then the freeze is given up.",
 )
+@click.option("--quiesce/--no-quiesce", default=True, show_default=True,
+              help="With --live: VMs with a guest agent are frozen by it for that moment.")  # fmt: skip
 @click.option("--note", default="", help="A remark to find the point by.")
 @click.option(
     "--level", type=click.IntRange(1, 19), default=DEFAULT_LEVEL, show_default=True, help="zstd compression level."
@@ -79,6 +82,7 @@ def capture(
     image_format: str | None,
     live: bool,
     freeze_limit: int,
+    quiesce: bool,
     note: str,
     level: int,
     workers: int,
@@ -119,7 +123,9 @@ def capture(
     index = open_index(repository)
     with stop_on_signals() as cancel, progress_listener(as_json=as_json) as listener:
         if live:
-            with LiveSession(FreezeLimits(freeze=freeze_limit / 1000)) as session:
+            with LiveSession(
+                FreezeLimits(freeze=freeze_limit / 1000), guests=GuestLimits() if quiesce else None
+            ) as session:
                 point = capture_live(repository, index, request, session, listener, cancel)
         else:
             point = run_capture(repository, index, request, listener, cancel)

@@ -18,7 +18,7 @@ from recovery.cli.console import PlainConsole
 from recovery.errors import IntegrityError, UsageError
 from recovery.format.extents import decode_runs
 from recovery.format.point import LiveFigures, Point, PointDisk, PointSummary
-from recovery.layout import Content, Occupancy
+from recovery.layout import Content, Occupancy, VirtualMachine
 from recovery.repository.repository import Repository
 from recovery.units import format_count, format_duration, format_size
 
@@ -205,7 +205,7 @@ def show_point(console: Console, point: Point) -> None:
     # Lines, not a table: paths of disks must not be broken by a narrow terminal.
     for vm in body.vms:
         autostart = ", autostart" if vm.autostart else ""
-        words = f"  {vm.name}: {format_size(vm.memory)}, {vm.vcpus} CPUs{autostart}, {vm.state}"
+        words = f"  {vm.name}: {format_size(vm.memory)}, {vm.vcpus} CPUs{autostart}, {vm.state}{guest_words(vm)}"
         console.print(words, markup=False, soft_wrap=True)
         for disk in vm.disks:
             size = f", {format_size(disk.size)}" if disk.size is not None else ""
@@ -213,6 +213,15 @@ def show_point(console: Console, point: Point) -> None:
             where = occupied_words(disk.occupies, disk.unmapped, point)
             words = f"    {disk.target}  {disk.source} ({disk.format}{size}{on}){where}"
             console.print(words, markup=False, soft_wrap=True)
+
+
+def guest_words(vm: VirtualMachine) -> str:
+    """How consistent a VM is in a point, and why no better; empty where that is not known."""
+    if not vm.consistency:
+        return ""
+    if vm.consistency == "offline":
+        return ", offline"
+    return f", {vm.consistency} consistent" + (f" ({vm.unquiesced})" if vm.unquiesced else "")
 
 
 def live_words(live: LiveFigures) -> str:

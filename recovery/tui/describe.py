@@ -133,10 +133,12 @@ def lies_on(point: Point, where: str) -> str:
 
 
 def vm_lines(vm: VirtualMachine, point: Point) -> list[str]:
-    """``web1  running  2 CPU  4.00 GiB  starts with the host``, and a line for each of its disks."""
+    """``web1  running  2 CPU  4.00 GiB  starts with the host  crash consistent``, a line for each of its disks."""
     start = "  starts with the host" if vm.autostart else ""
     memory = f"  {format_size(vm.memory)}" if vm.memory else ""
-    lines = [f"{vm.name:<14} {vm.state:<9} {vm.vcpus} CPU{memory}{start}"]
+    # What was shut off was at rest, which its state says.
+    how = f"  {vm.consistency} consistent" if vm.consistency in ("application", "crash") else ""
+    lines = [f"{vm.name:<14} {vm.state:<9} {vm.vcpus} CPU{memory}{start}{how}"]
     for disk in vm.disks:
         size = f"{format_size(disk.size)} " if disk.size is not None else ""
         on = lies_on(point, disk.on)

@@ -26,6 +26,7 @@ from recovery.capture.live.filesystems import (
     mount_holding,
     refuse_own_output,
 )
+from recovery.capture.live.guests import GuestQuiescer, with_consistency
 from recovery.capture.live.hostmounts import host_mounter
 from recovery.capture.live.limits import DoubtError
 from recovery.capture.live.session import LiveSession
@@ -82,7 +83,15 @@ def capture_live(
             session.watch(tracked, lambda text: listener(Message(text=text, level="warning", step=STEP)))
             inventory = look(sources, request, listener, _STEPS, host_mounter(tracked), running=True)
             survey = session.survey = VmSurvey(inventory.places, inventory.volumes, tracked)
-            beside: list[Beside] = [survey]
+            session.quiescer = None
+            if session.guests is not None:
+                session.quiescer = GuestQuiescer(
+                    inventory.vms,
+                    session.guests,
+                    lambda text: listener(Message(text=text, level="warning", step=STEP)),
+                )
+            # Guests last: they are held no longer than it takes.
+            beside: list[Beside] = [survey, *([session.quiescer] if session.quiescer else [])]
             parent = repository.latest(request.host)
             tell_of_clock(parent, started, listener)
             bases = session.bases_since(parent) or base_maps(repository, request.host, parent, sources, listener)
@@ -100,7 +109,8 @@ def capture_live(
                     session.distrust(error.doubt, tracked)
             for source in sources:
                 check_unchanged(source)
-            inventory.vms = with_occupancies(inventory.vms, survey.found)
+            quiesced = with_consistency(inventory.vms, session.quiescer.found if session.quiescer else None)
+            inventory.vms = with_occupancies(quiesced, survey.found)
             facts = Facts(figures.moment, started, parent, _consistency(tracked, listener), _STEPS, figures)
             point = commit_point(repository, request, disks, inventory, facts, listener, cancel)
             names = {reference.disk: reference.map for reference in point.header.maps}

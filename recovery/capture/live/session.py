@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from recovery.capture.live.guests import GuestLimits, GuestQuiescer
 from recovery.capture.live.limits import FreezeLimits
 from recovery.capture.live.survey import VmSurvey
 from recovery.capture.tracking.choose import open_tracker
@@ -23,8 +24,16 @@ _HINT = (
 class LiveSession:
     """Keeps tracking between captures. Closing it ends that; the next session begins with a full compare."""
 
-    def __init__(self, limits: FreezeLimits | None = None, methods: Sequence[Method] = ("ebpf", "tracefs")) -> None:
+    def __init__(
+        self,
+        limits: FreezeLimits | None = None,
+        methods: Sequence[Method] = ("ebpf", "tracefs"),
+        guests: GuestLimits | None = None,
+    ) -> None:
+        """``guests``: VMs are quiesced by their agents within these limits; None: they are not asked."""
         self.limits = limits or FreezeLimits()
+        self.guests = guests
+        self.quiescer: GuestQuiescer | None = None
         #: Where the disks of VMs lie, as the newest capture began to look for them.
         self.survey: VmSurvey | None = None
         self._methods = list(methods)

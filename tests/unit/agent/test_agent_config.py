@@ -43,6 +43,8 @@ def test_the_example_is_understood() -> None:
     assert (settings.upload, settings.journal_bytes, settings.spool_bytes) == (20 * MIB, 64 * MIB, 256 * MIB)
     assert settings.alert_command == ("/usr/local/bin/page", "late")
     assert settings.metrics is None
+    assert (settings.quiesce, settings.guests.answer, settings.guests.hold) == ("keyframe", 5.0, 15.0)
+    assert settings.retention is None
 
 
 def test_the_example_that_is_shipped_is_right() -> None:
@@ -73,6 +75,8 @@ def test_the_example_that_is_shipped_is_right() -> None:
         ("[alert]", '[spool]\ndirectory = "spool"\n[alert]', 20, "spool.directory: 'spool' is not an absolute path"),
         ("[alert]", '[retention]\nhours = -3\n[alert]', 20, "retention.hours: it is less than 0"),
         ("[alert]", '[retention]\nyears = 3\n[alert]', 20, "retention.years: object contains unknown field `years`"),
+        ("[alert]", '[guests]\nquiesce = "always"\n[alert]', 20, "guests.quiesce: invalid enum value 'always'"),
+        ("[alert]", '[guests]\nhold = "2s"\n[alert]', 20, "guests.hold: it must be longer than guests.answer"),
         ("[alert]", "[alarm]", 0, "alarm: object contains unknown field"),
         ('lag = "5m"', "lag = = 5", 0, "this is not TOML"),
     ],

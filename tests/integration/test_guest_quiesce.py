@@ -1,0 +1,246 @@
+"""Guests are frozen around the freeze of their host, and thawed whatever happens. libvirt is faked at the one door of
+external commands; the watchdog is the real process, with a ``virsh`` of ours on its path."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from recovery.capture.live.capture import capture_live
+from recovery.capture.live.guests import GuestLimits, GuestQuiescer, with_consistency
+from recovery.capture.live.holder import Holder, Thawed
+from recovery.capture.live.session import LiveSession
+from recovery.capture.request import CaptureRequest
+from recovery.commands import Completed, run_real, use_runner
+from recovery.errors import CommandError
+from recovery.events import ignore
+from recovery.layout import VirtualMachine
+from recovery.repository.index import SqliteIndex
+from tests.integration.capture_images import MIB, sh
+from tests.integration.test_live_capture import PATIENT, disk_with
+from tests.support.processes import ROOT, environment
+from tests.support.repositories import new_repository
+from tests.support.vm_host import DOMAIN
+
+AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+
+
+def uuid(number: int) -> str:
+    return f"0b9e1c4e-1b1e-4f6a-9d0e-00000000000{number}"
+
+
+@dataclass
+class Libvirt:
+    """The door with a ``virsh`` behind it; other programs are real. Guests by UUID: ``frozen`` ones, and how each
+    answers: a number of filesystems, or what goes wrong."""
+
+    guests: dict[str, int | str]
+    off: set[str] = field(default_factory=set)
+    frozen: set[str] = field(default_factory=set)
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        on_output: Callable[[str], None] | None = None,
+    ) -> Completed:
+        if argv[0] != "virsh":
+            return run_real(argv, input=input, timeout=timeout, env=env, cwd=cwd, on_output=on_output)
+        assert timeout, "a guest that hangs must not hang the host"
+        words = tuple(argv)
+        with self.lock:
+            self.calls.append(words[3:] if words[1] == "-c" else words[4:])
+        said = self._answer(words, timeout)
+        return said if isinstance(said, Completed) else Completed(words, 0, said)
+
+    def _answer(self, words: tuple[str, ...], timeout: float) -> str | Completed:
+        if "--state-running" in words:
+            return "\n".join(self.guests)
+        if "--state-shutoff" in words:
+            return "\n".join(self.off)
+        if "list" in words:
+            return "\n".join(["web", "mail", "old", "dumb"])
+        if "domstate" in words:
+            return "shut off" if words[-1] == "old" else "running"
+        guest = words[-1]
+        answer = self.guests[guest]
+        if words[3] == "domfsfreeze":
+            if answer == "hangs":
+                # As libvirt does: the client is killed, the command stays on its way to the guest.
+                self.frozen.add(guest)
+                raise CommandError(f"'virsh' did not end within {timeout:.0f} seconds and was stopped.")
+            if answer == "refuses":
+                return Completed(words, 1, "", "error: QEMU guest agent is not connected")
+            self.frozen.add(guest)
+            return f"Froze {2 if answer == 'thaws itself' else answer} filesystem(s)"
+        assert words[3] == "domfsthaw"
+        self.frozen.discard(guest)
+        if answer == "thaws itself":
+            return "Thawed 0 filesystem(s)"
+        return f"Thawed {answer if isinstance(answer, int) else 0} filesystem(s)"
+
+
+def vm(name: str, number: int, *, agent: bool = True, state: str = "running") -> VirtualMachine:
+    return VirtualMachine(name=name, uuid=uuid(number), state=state, definition=AGENT if agent else "<domain/>")
+
+
+def test_each_guest_has_the_consistency_that_was_proven() -> None:
+    answers: dict[str, int | str] = {
+        uuid(1): 3, uuid(2): "hangs", uuid(3): "refuses", uuid(4): "thaws itself", uuid(5): 1,
+    }  # fmt: skip
+    libvirt, told = Libvirt(answers, off={uuid(6)}), list[str]()
+    vms = [vm("good", 1), vm("hanging", 2), vm("dead", 3), vm("vss", 4), vm("dumb", 5, agent=False),
+           vm("off", 6), vm("paused", 7), vm("elsewhere", 8, state="unknown")]  # fmt: skip
+    quiescer = GuestQuiescer(vms, GuestLimits(answer=60.0, hold=100.0), told.append)
+    with use_runner(libvirt):
+        quiescer.before()
+        assert libvirt.frozen >= {uuid(1), uuid(2), uuid(4)}
+        quiescer.frozen(0.0)
+        quiescer.after()
+    assert not libvirt.frozen
+    classes = {each.name: (each.consistency, each.unquiesced) for each in with_consistency(vms, quiescer.found)}
+    assert classes["good"] == ("application", "")
+    assert classes["off"] == ("offline", "")
+    for name, words in (
+        ("hanging", "did not end within"), ("dead", "not connected"), ("vss", "thawed before the host was"),
+        ("dumb", "no guest agent"), ("paused", "not running"), ("elsewhere", "not known here"),
+    ):  # fmt: skip
+        assert classes[name][0] == "crash" and words in classes[name][1], classes[name]
+    assert len(told) == 3
+    # Whoever was asked is thawed, whatever it had answered.
+    thawed = {words[-1] for words in libvirt.calls if words[0] == "domfsthaw"}
+    assert thawed == {uuid(1), uuid(2), uuid(3), uuid(4)}
+    # A minute later who did not answer is not waited for again.
+    libvirt.calls.clear()
+    with use_runner(libvirt):
+        quiescer.before()
+        quiescer.after()
+    assert {words[-1] for words in libvirt.calls if words[0] == "domfsfreeze"} == {uuid(1), uuid(4)}
+    assert quiescer.found["good"] == ("application", "")
+    assert "a short while ago" in quiescer.found["hanging"][1]
+
+
+def test_without_libvirt_all_are_as_after_a_power_cut() -> None:
+    def no_virsh(argv: Sequence[str], **more: object) -> Completed:
+        raise CommandError("The program 'virsh' is not installed.")
+
+    quiescer = GuestQuiescer([vm("web", 1)], GuestLimits(), lambda text: None)
+    with use_runner(no_virsh):
+        quiescer.before()
+        quiescer.after()
+    assert quiescer.found == {"web": ("crash", "The program 'virsh' is not installed")}
+    assert [each.consistency for each in with_consistency([vm("web", 1)], None)] == ["crash"]
+
+
+# --- the watchdog ----------------------------------------------------------------------------------------------------
+
+VIRSH = """#!/bin/sh
+echo "$*" >> "$REKINDLE_VIRSH_LOG"
+case "$*" in
+*--state-running*) echo 0b9e1c4e-1b1e-4f6a-9d0e-000000000001 ;;
+*domfsfreeze*) echo "Froze 1 filesystem(s)" ;;
+*domfsthaw*)
+    # The first time it fails, as when libvirt is restarted.
+    if [ -e "$REKINDLE_VIRSH_LOG.failed" ]; then echo "Thawed 1 filesystem(s)"
+    else touch "$REKINDLE_VIRSH_LOG.failed"; exit 1; fi ;;
+esac
+"""
+QUIESCER = """
+import sys, time
+from recovery.capture.live.guests import GuestLimits, GuestQuiescer
+from recovery.layout import VirtualMachine
+vm = VirtualMachine(name="web", uuid="0b9e1c4e-1b1e-4f6a-9d0e-000000000001", state="running",
+                    definition="org.qemu.guest_agent.0")
+quiescer = GuestQuiescer([vm], GuestLimits(hold=float(sys.argv[1])), print)
+quiescer.before()
+print("frozen", flush=True)
+time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize(("hold", "kill"), [("3600", True), ("1", False)])
+def test_a_guest_thaws_when_the_agent_is_killed_or_hangs(tmp_path: Path, hold: str, kill: bool) -> None:
+    log = tmp_path / "virsh.log"
+    (tmp_path / "virsh").write_text(VIRSH)
+    (tmp_path / "virsh").chmod(0o755)
+    env = environment(tmp_path) | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REKINDLE_VIRSH_LOG": str(log)}
+    agent = subprocess.Popen(
+        [sys.executable, "-c", QUIESCER, hold], stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT
+    )
+
+    def thawed() -> int:
+        return log.read_text().count("domfsthaw --domain 0b9e1c4e-1b1e-4f6a-9d0e-000000000001")
+
+    try:
+        assert agent.stdout is not None and agent.stdout.readline() == "frozen\n"
+        if kill:
+            time.sleep(0.5)
+            assert thawed() == 0
+            agent.send_signal(signal.SIGKILL)
+        end = time.monotonic() + 120
+        while thawed() < 2:  # the second one worked
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+    finally:
+        agent.kill()
+        agent.wait()
+
+
+# --- a whole capture -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/loop-control").exists() or not Path("/etc/machine-id").exists(),
+    reason="needs root, loop devices and a machine-id",
+)
+def test_a_point_says_of_each_vm_how_consistent_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    libvirt = Libvirt({uuid(1): 2, uuid(2): "refuses", uuid(4): 1}, off={uuid(3)})
+    frozen_at_thaw: list[set[str]] = []
+    usual_freeze, usual_thaw = Holder.freeze, Holder.thaw
+
+    def freeze(holder: Holder, seconds: float) -> list[str]:
+        assert uuid(1) in libvirt.frozen, "guests first"
+        return list(usual_freeze(holder, seconds))
+
+    def thaw(holder: Holder) -> Thawed:
+        frozen_at_thaw.append(set(libvirt.frozen))
+        return usual_thaw(holder)
+
+    monkeypatch.setattr(Holder, "freeze", freeze)
+    monkeypatch.setattr(Holder, "thaw", thaw)
+    with disk_with("ext4", tmp_path, 64 * MIB) as (device, top):
+        for name in ("etc/libvirt/qemu", "boot", "srv"):
+            (top / name).mkdir(parents=True)
+        shutil.copy("/etc/machine-id", top / "etc/machine-id")
+        (top / "boot/vmlinuz").touch()
+        (top / "etc/os-release").write_text("ID=debian\n")
+        spec = sh("blkid", "-o", "value", "-s", "UUID", device).strip()
+        (top / "etc/fstab").write_text(f"UUID={spec} / ext4 defaults 0 1\n")
+        for number, name in enumerate(("web", "mail", "old", "dumb"), 1):
+            channel = AGENT if name != "dumb" else ""
+            (top / f"etc/libvirt/qemu/{name}.xml").write_text(DOMAIN.format(name=name, number=number, disks=channel))
+        repository = new_repository(tmp_path / "r")
+        request = CaptureRequest(host="h", disks=(device,), workers=1)
+        with use_runner(libvirt), LiveSession(PATIENT, guests=GuestLimits(hold=110.0, answer=60.0)) as session:
+            point = capture_live(repository, SqliteIndex(":memory:"), request, session, ignore, threading.Event())
+    assert not libvirt.frozen and frozen_at_thaw and all(uuid(1) in each for each in frozen_at_thaw)
+    classes = {each.name: each.consistency for each in repository.point("h", point.id).body.vms}
+    assert classes == {"web": "application", "mail": "crash", "old": "offline", "dumb": "crash"}
+    assert point.body.consistency == "filesystem"
