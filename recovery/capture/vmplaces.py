@@ -82,12 +82,15 @@ def _nowhere(volume: Volume) -> str:
 
 
 def _in_file(key: Key, volume: Volume, here: Path, top: Path) -> VmPlace:
-    facts = here.lstat()
+    try:
+        facts = here.lstat()
+        why = _several_devices(volume) if volume.extents else _nowhere(volume)
+    except (RekindleError, OSError) as error:
+        # A capture of the bytes is worth more than a complete inventory.
+        return VmPlace(key, volume, why=error.message if isinstance(error, RekindleError) else str(error))
     if not stat.S_ISREG(facts.st_mode):
         return VmPlace(key, volume, why="it is no regular file")
-    inside = "/" + os.path.relpath(here, top)
-    why = _several_devices(volume) if volume.extents else _nowhere(volume)
-    return VmPlace(key, volume, here, inside, facts.st_dev, why)
+    return VmPlace(key, volume, here, "/" + os.path.relpath(here, top), facts.st_dev, why)
 
 
 def _several_devices(volume: Volume) -> str:
