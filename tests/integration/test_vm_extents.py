@@ -23,6 +23,7 @@ from recovery.capture.tracking.choose import open_tracker
 from recovery.capture.tracking.witness import tracked_disk
 from recovery.capture.vmplaces import VmPlace, map_still
 from recovery.capture.volumes import Volume
+from recovery.commands import use_runner
 from recovery.events import ignore
 from recovery.explore.host import HostView
 from recovery.explore.vm import find_disks
@@ -32,6 +33,7 @@ from recovery.layout import Content, Occupancy
 from recovery.repository.index import SqliteIndex
 from recovery.repository.repository import Repository
 from tests.integration.capture_images import MIB, sh, sparse
+from tests.integration.test_guest_quiesce import AGENT, Libvirt, uuid
 from tests.support.prefix import WrittenDisk, restored
 from tests.support.repositories import new_repository
 from tests.support.vm_host import DISK, DOMAIN
@@ -39,7 +41,8 @@ from tests.support.vm_host import DISK, DOMAIN
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(
-        os.geteuid() != 0 or not Path("/dev/loop-control").exists(), reason="needs root and loop devices"
+        os.geteuid() != 0 or not Path("/dev/loop-control").exists() or not Path("/etc/machine-id").exists(),
+        reason="needs root, loop devices and a machine-id",
     ),
 ]
 
@@ -166,6 +169,7 @@ class Host:
     """A host on an ext4, whose VM's disk grows in pieces; an agent that is moved by hand."""
 
     def __init__(self, folder: Path) -> None:
+        self.libvirt = Libvirt({uuid(1): 2})
         self.folder, self.disk = folder, WrittenDisk(folder, 96 * MIB)
         top = self.disk.mount
         for name in ("etc/libvirt/qemu", "boot", "usr/bin", "srv/vm"):
@@ -177,7 +181,9 @@ class Host:
             DISK.format(kind="file", kind_of="file", format="raw", where=where, dev=dev)
             for where, dev in (("/srv/vm/web.raw", "vda"), ("/srv/vm/gone.raw", "vdb"), ("/mnt/nas/x.raw", "vdc"))
         )
-        (top / "etc/libvirt/qemu/web.xml").write_text(DOMAIN.format(name="web", number=1, disks=disks))
+        (top / "etc/libvirt/qemu/web.xml").write_text(DOMAIN.format(name="web", number=1, disks=disks + AGENT))
+        # This machine itself, so that its libvirt is asked.
+        (top / "etc/machine-id").write_bytes(Path("/etc/machine-id").read_bytes())
         (top / "srv/vm/gone.raw").write_bytes(b"x" * 8192)
         self.grower = subprocess.Popen(
             ["python3", "-c", GROWER, top / "srv/vm/web.raw", top / "srv/other"], stdout=subprocess.PIPE, text=True
@@ -186,6 +192,7 @@ class Host:
         self.repository: Repository = new_repository(folder / "r")
         text = (
             f'host = "hv1"\ndisks = ["{self.disk.device}"]\n[repository]\nlocation = "/r"\nsecret_file = "/s"\n'
+            '[guests]\nquiesce = "every"\nanswer = "60s"\nhold = "100s"\n'
             f'[limits]\nfreeze = "9s"\njournal = "64 MiB"\n[spool]\ndirectory = "{folder}/spool"\n'
         )
         settings = parse_settings(text, "agent.toml")
@@ -199,7 +206,8 @@ class Host:
     def point(self, *, keyframe: bool) -> Made | None:
         """A point in the repository; None when the tracker was in doubt, as some kernels make it."""
         try:
-            made = self.maker.keyframe(threading.Event()) if keyframe else self.maker.journal(threading.Event())
+            with use_runner(self.libvirt):
+                made = self.maker.keyframe(threading.Event()) if keyframe else self.maker.journal(threading.Event())
         except DoubtError:
             return None
         while self.spool.count:
@@ -252,6 +260,8 @@ def test_points_of_a_running_host_have_the_extents_of_their_own_moment(host: Hos
         (vm,) = point.body.vms
         vda, vdb, vdc = vm.disks
         assert vda.occupies is not None, vda.unmapped
+        assert vm.consistency == "application", vm.unquiesced
+        assert not host.libvirt.frozen
         if number < 3:
             assert vdb.occupies is not None and vdb.occupies.size == 8192
         elif made.kind == "journal":
