@@ -58,6 +58,26 @@ class PartitionTable(msgspec.Struct, frozen=True, kw_only=True):
 PlacementWay = Literal["copy", "shrink", "remake", "room"]
 
 
+class LvmSegment(msgspec.Struct, frozen=True, kw_only=True):
+    """``size`` bytes of a logical volume that lie ``offset`` bytes behind the start of its group's physical volume."""
+
+    offset: int
+    size: int
+
+
+class VolumePlacement(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a logical volume lies on a physical volume that is shrunk: what was in ``old`` (``old_size`` bytes) is
+    ``size`` bytes in one piece there, ``start`` bytes behind the physical volume's start."""
+
+    name: str
+    group: str
+    old: tuple[LvmSegment, ...]
+    old_size: int
+    start: int
+    size: int
+    content: Content = Content()
+
+
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where a captured partition lies on a target that cannot hold it as it was: ``old_size`` bytes from ``old_start``
     of the captured disk become ``size`` bytes from ``start``. ``number`` 0: the whole disk, which has no table."""
@@ -69,6 +89,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     way: PlacementWay
     content: Content = Content()
+    volumes: tuple[VolumePlacement, ...] = ()
+    """The logical volumes on it, where it is a physical volume that is shrunk."""
 
     @property
     def moved(self) -> bool:
@@ -103,15 +125,20 @@ class LogicalVolume(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str = ""
     segment: str = "linear"
     content: Content = Content()
+    segments: tuple[LvmSegment, ...] = ()
+    """Where its bytes lie, in their order; known of linear volumes of a group with one physical volume only."""
 
 
 class VolumeGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """A VG with the PV UUIDs that form it."""
+    """A VG with the PV UUIDs that form it. ``extent_size`` (0: not known) is what it counts in; ``extents_start`` the
+    bytes before the first extent of its only PV."""
 
     name: str
     uuid: str = ""
     size: int = 0
     free: int = 0
+    extent_size: int = 0
+    extents_start: int = 0
     pv_uuids: tuple[str, ...] = ()
     volumes: tuple[LogicalVolume, ...] = ()
 

@@ -10,6 +10,7 @@ import msgspec
 
 from recovery.adapt.composed import Composed, ReadOnly, write_all
 from recovery.adapt.fat import remake
+from recovery.adapt.lvmhead import new_head
 from recovery.adapt.newtable import new_table
 from recovery.adapt.resize import shrink_filesystem
 from recovery.errors import RekindleError
@@ -64,6 +65,9 @@ class Land:
         write_all(self.target, list(new_table(self.landing, self.size, head, self.source.sector_size)))
 
     def _shrink(self, placed: Placement) -> None:
+        if placed.volumes:
+            self._shrink_volumes(placed)
+            return
         self.begin(
             f"{self._name(placed)} ({placed.content.kind}) is being shrunk to {format_size(placed.size)}: what lies "
             "beyond is moved. That may take minutes."
@@ -79,6 +83,32 @@ class Land:
         self.tell(
             f"{self._name(placed)} ({placed.content.kind}) was shrunk from {format_size(placed.old_size)} to "
             f"{format_size(placed.size)}."
+        )
+
+    def _shrink_volumes(self, placed: Placement) -> None:
+        """The volumes' filesystems, then the group's metadata: until then there is no physical volume."""
+        for volume in placed.volumes:
+            name = f"{volume.group}/{volume.name}"
+            if volume.size == volume.old_size:
+                continue
+            self.begin(f"Logical volume {name} ({volume.content.kind}) is being shrunk to {format_size(volume.size)}.")
+            composed = Composed(
+                self.target, placed.start + volume.start, volume.size,
+                view=self.view, old_start=placed.old_start + volume.old[0].offset, size=volume.old_size,
+            )  # fmt: skip
+            with composed:
+                with shown(composed, writable=True) as file:
+                    shrink_filesystem(file.path, volume.content.kind, volume.size, self.note)
+                composed.sync()
+            self.tell(
+                f"Logical volume {name} ({volume.content.kind}) was shrunk from {format_size(volume.old_size)} to "
+                f"{format_size(volume.size)}."
+            )
+        start = min(volume.start for volume in placed.volumes)
+        old = self.view.read(placed.old_start, start)
+        write_all(self.target, [(placed.start, new_head(old, placed.size, placed.volumes))])
+        self.tell(
+            f"{self._name(placed)} (LVM) was shrunk from {format_size(placed.old_size)} to {format_size(placed.size)}."
         )
 
     def _remake(self, placed: Placement) -> None:
@@ -104,13 +134,39 @@ def extents(source: PointDisk, landing: Landing) -> list[Extent]:
     found = [
         Extent(placed.old_start, min(placed.old_size, placed.size), placed.start)
         for placed in landing.placements
-        if placed.way in ("copy", "shrink")
+        if placed.way in ("copy", "shrink") and not placed.volumes
     ]
+    found += [extent for placed in landing.placements for extent in _of_volumes(placed)]
+    found.sort()
     if landing.table.kind == "mbr" and landing.sector_size == source.sector_size and landing.placements:
         first = landing.placements[0]
         end = min(first.old_start, first.start, MIB)
         if end > source.sector_size:
             found.insert(0, Extent(source.sector_size, end - source.sector_size, source.sector_size))
+    return found
+
+
+def tools_for(landing: Landing) -> set[str]:
+    """The programs that laying it out takes. Pure."""
+    wanted: set[str] = set()
+    for placed in landing.placements:
+        wanted.update(TOOLS.get((placed.way, placed.content.kind), ()))
+        for volume in placed.volumes:
+            if volume.size < volume.old_size:
+                wanted.update(TOOLS.get(("shrink", volume.content.kind), ()))
+    return wanted
+
+
+def _of_volumes(placed: Placement) -> list[Extent]:
+    """The pieces of the volumes of a shrunk physical volume, each as far as it is kept. Its head is written last."""
+    found: list[Extent] = []
+    for volume in placed.volumes:
+        at = 0
+        for piece in volume.old:
+            length = min(piece.size, volume.size - at)
+            if length > 0:
+                found.append(Extent(placed.old_start + piece.offset, length, placed.start + volume.start + at))
+            at += piece.size
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from recovery.capture.lvmtext import LvmSyntaxError, parse_config
 from recovery.capture.ranges import Extent, cut, read_extents, total
 from recovery.errors import IntegrityError
-from recovery.layout import LogicalVolume, VolumeGroup
+from recovery.layout import LogicalVolume, LvmSegment, VolumeGroup
 
 _SECTOR = 512
 _LABEL = b"LABELONE"
@@ -175,10 +175,31 @@ def _map_group(name: str, group: dict[str, Any], by_uuid: dict[str, PhysicalVolu
                 start = int(described["pe_start"]) * _SECTOR + int(segment["stripes"][1]) * extent_size
                 extents += cut(pv.where, start, int(segment["extent_count"]) * extent_size)
         kind = next((kind for kind in kinds if kind != "linear"), "linear")
-        volume = LogicalVolume(name=lv_name, size=size, uuid=str(lv.get("id", "")), segment=kind)
+        alone = kind == "linear" and len(pvs) == 1
+        volume = LogicalVolume(
+            name=lv_name,
+            size=size,
+            uuid=str(lv.get("id", "")),
+            segment=kind,
+            segments=_places(segments, group, extent_size) if alone else (),
+        )
         # A PV that is cut short must not give an LV that looks whole.
         volumes.append(MappedVolume(name, volume, tuple(extents) if total(extents) == size else ()))
     return volumes
+
+
+def _places(segments: Sequence[dict[str, Any]], group: dict[str, Any], extent_size: int) -> tuple[LvmSegment, ...]:
+    """Where the segments lie on the group's only PV."""
+    start = _extents_start(group)
+    return tuple(
+        LvmSegment(offset=start + int(s["stripes"][1]) * extent_size, size=int(s["extent_count"]) * extent_size)
+        for s in segments
+    )
+
+
+def _extents_start(group: dict[str, Any]) -> int:
+    (pv,) = group["physical_volumes"].values()
+    return int(pv["pe_start"]) * _SECTOR
 
 
 def _segment_kind(segment: dict[str, Any]) -> str:
@@ -200,6 +221,8 @@ def _describe(name: str, group: dict[str, Any], volumes: Sequence[MappedVolume])
         uuid=str(group.get("id", "")),
         size=size,
         free=max(0, size - used * extent_size),
+        extent_size=extent_size,
+        extents_start=_extents_start(group) if len(group["physical_volumes"]) == 1 else 0,
         pv_uuids=tuple(str(pv["id"]) for pv in group["physical_volumes"].values()),
         volumes=tuple(mapped.volume for mapped in volumes),
     )

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from recovery.adapt.land import TOOLS
+from recovery.adapt.land import tools_for
 from recovery.errors import AccessError, IntegrityError, NotFoundError, UnreachableError
 from recovery.format.chunkmap import ChunkMap
 from recovery.format.names import REPOSITORY, pack_name
@@ -65,8 +65,7 @@ def check_tools(plan: RestorePlan) -> Iterator[Problem]:
     """What lays a disk out anew is there: programs, and files that a program of ours serves (FUSE)."""
     needed: set[str] = set()
     for assignment in plan.assignments:
-        for placed in assignment.landing.placements if assignment.landing else ():
-            needed.update(TOOLS.get((placed.way, placed.content.kind), ()))
+        needed |= tools_for(assignment.landing) if assignment.landing else set()
     missing = sorted(tool for tool in needed if shutil.which(tool) is None)
     if needed and not Path("/dev/fuse").exists():
         missing.append("/dev/fuse")

@@ -15,10 +15,10 @@ from recovery.format.point import Point, PointDisk
 from recovery.layout import Content, GrowPlace, Landing, Partition, VolumeGroup
 from recovery.machine.model import Disk
 from recovery.plan.check_stack import LUKS, array_members
-from recovery.plan.landing import NoRoom, land, needs_landing, real_partitions
+from recovery.plan.laidout import followers, landing_of, lay_out
+from recovery.plan.landing import real_partitions
 from recovery.plan.model import Choices, GrowthCandidate
 from recovery.plan.names import BOOT_TYPES
-from recovery.plan.togpt import applies, land_as_gpt
 from recovery.units import MIB
 
 Pairs = Sequence[tuple[PointDisk, Disk]]
@@ -80,34 +80,11 @@ def landings(point: Point, pairs: Pairs, choices: Choices) -> dict[str, Landing]
     found: dict[str, Landing] = {}
     for source, target in pairs:
         place = places.get(source.name)
-        landing = landing_of(source, target, choices, place.number if place else None)
+        groups = point.body.volume_groups
+        landing = landing_of(source, target, choices, place.number if place else None, groups)
         if landing is not None:
             found[source.name] = landing
     return found
-
-
-def landing_of(source: PointDisk, target: Disk, choices: Choices, grow: int | None = None) -> Landing | None:
-    """How one disk is laid out anew, where partition ``grow`` is to grow; None when it is byte for byte, or when
-    nothing can be done."""
-    stretch = grow if grow is not None and _followers(source, grow) else None
-    needed = needs_landing(source, target.size, target.sector_size) or applies(source, target, choices)
-    if target.bus == "file" or (stretch is None and not needed):
-        return None
-    found = _land(source, target, choices, stretch)
-    return found if isinstance(found, Landing) else None
-
-
-def _land(source: PointDisk, target: Disk, choices: Choices, grow: int | None) -> Landing | NoRoom | str:
-    if applies(source, target, choices):
-        return land_as_gpt(source, target, grow)
-    return land(source, target.size, target.sector_size, grow)
-
-
-def _followers(source: PointDisk, number: int) -> list[Partition]:
-    """The partitions behind one."""
-    parts = real_partitions(source)
-    start = next((part.start for part in parts if part.number == number), source.size)
-    return [part for part in parts if part.start > start]
 
 
 class _Room:
@@ -152,7 +129,7 @@ class _Room:
             target = self._pairs[source.name][1]
             self._gains[place] = 0
             if target.bus != "file" and target.size > source.size:
-                found = _land(source, target, self.choices, number)
+                found = lay_out(source, target, self.choices, number)
                 if isinstance(found, Landing):
                     grown = next((p for p in found.placements if p.number == number), None)
                     self._gains[place] = max(0, grown.size - grown.old_size) if grown else 0
@@ -166,7 +143,7 @@ class _Room:
     def moved(self, place: str) -> list[str]:
         """The partitions that move out of the way."""
         source, number = self._find(place)
-        return [f"{source.name}:{part.number}" for part in _followers(source, number)]
+        return [f"{source.name}:{part.number}" for part in followers(source, number)]
 
     def why_not(self, place: str, content: Content) -> str:
         """Why a partition with this content cannot grow; empty when it can."""
@@ -177,9 +154,9 @@ class _Room:
             return f"{content.kind or 'what lies on it, which was not recognised,'} is not grown"
         if self.gain(place) < MIB:
             return f"the target of {source.name} has no room for more"
-        if content.kind == _MD and _followers(source, number):
+        if content.kind == _MD and followers(source, number):
             return "an array's superblock may lie at its end, so that only a last partition grows below one"
-        if _followers(source, number) and self.point.header.journal(source.name) is not None:
+        if followers(source, number) and self.point.header.journal(source.name) is not None:
             return "other partitions would have to move, and in a point with journals none can; take one of chunks"
         return ""
 

@@ -18,7 +18,8 @@ _LEAST_SWAP = 256 * MIB
 
 _WHY_NOT = {
     "xfs": "xfs cannot be shrunk at all: nobody has written that",
-    "LVM2_member": "an LVM physical volume is not shrunk yet",
+    "LVM2_member": "an LVM physical volume is shrunk only where its group lies on it alone, in linear volumes, and "
+    "the point says where (points of older releases do not)",
     "crypto_LUKS": "it is encrypted, so what lies in it is not known",
     "linux_raid_member": "it is a member of an array, whose size the other members share",
     "vfat": "FAT is not shrunk",
@@ -32,7 +33,8 @@ def minimum(partition: Partition) -> int | None:
     content = partition.content
     if content.kind == "swap":
         return min(partition.size, max(_LEAST_SWAP, partition.size // 4))
-    least = _filesystem_minimum(content, partition.size)
+    # Of a physical volume (recovery.plan.lvm) it is exact.
+    least = content.minimum if content.kind == "LVM2_member" else _filesystem_minimum(content, partition.size)
     return None if least is None else min(partition.size, least)
 
 
