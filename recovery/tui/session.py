@@ -59,7 +59,7 @@ class Session:
             self.mode = mode
             self.forget_choices()
             self.toggles["adapt"] = self.toggles["grow"] = mode == "restore"
-            self.toggles["overwrite"] = False
+            self.toggles["overwrite"] = self.toggles["to_gpt"] = False
 
     def make_plan(self) -> RestorePlan | VmPlan:
         """Ask the engine for the plan of the task; blocks."""
@@ -103,6 +103,7 @@ class Session:
             adapt=self.toggles.get("adapt", True),
             grow=self.toggles.get("grow", True),
             grow_to=self.grow_to if self.toggles.get("grow", True) else (),
+            to_gpt=self.toggles.get("to_gpt", False),
             compare=self.mode == "rollback",
         )
 

@@ -20,11 +20,19 @@ from recovery.units import format_size
 
 #: The row for what grows where nobody chooses.
 USUAL = "usual"
+#: The row that a disk with an MBR gets a GPT, and the problems of a plan for which it is there.
+TO_GPT = "to-gpt"
+_MBR = ("mbr-limit", "gpt-converted", "gpt-refused")
 
 
 def has_growth(plan: RestorePlan) -> bool:
     """Whether there is anything to choose, or to take back."""
-    return plan.choices.restore and plan.choices.adapt and bool(plan.growth or plan.choices.grow_to)
+    anything = plan.growth or plan.choices.grow_to or _about_mbr(plan)
+    return plan.choices.restore and plan.choices.adapt and bool(anything)
+
+
+def _about_mbr(plan: RestorePlan) -> bool:
+    return any(problem.code in _MBR for problem in plan.problems)
 
 
 def rows(plan: RestorePlan) -> list[tuple[str, str]]:
@@ -34,7 +42,12 @@ def rows(plan: RestorePlan) -> list[tuple[str, str]]:
     chosen = USUAL if plan.choices.grow and not plan.choices.grow_to else "" if plan.choices.grow else NONE
     found = [(USUAL, f"{'*' if chosen == USUAL else ' '} As usual: {usual}")]
     found += [(one.name, f"{'*' if one.chosen and one.name in now else ' '} {_row(one)}") for one in plan.growth]
-    return [*found, (NONE, f"{'*' if chosen == NONE else ' '} Nothing: the rest stays unused")]
+    found.append((NONE, f"{'*' if chosen == NONE else ' '} Nothing: the rest stays unused"))
+    if _about_mbr(plan):
+        found.append(
+            (TO_GPT, f"{'*' if plan.choices.to_gpt else ' '} A GPT instead of the MBR, to reach all of the disk")
+        )
+    return found
 
 
 def _row(one: GrowthCandidate) -> str:
@@ -44,6 +57,9 @@ def _row(one: GrowthCandidate) -> str:
 
 def take(session: Session, choice: str, found: Sequence[GrowthCandidate]) -> None:
     """Keep what was chosen; a choice made before for other disks stays."""
+    if choice == TO_GPT:  # on and off; it says nothing of what grows
+        session.toggles["to_gpt"] = not session.toggles.get("to_gpt", False)
+        return
     session.toggles["grow"] = choice != NONE
     if choice in (USUAL, NONE):
         session.grow_to = ()
@@ -54,7 +70,7 @@ def take(session: Session, choice: str, found: Sequence[GrowthCandidate]) -> Non
 
 
 class GrowDialog(ModalScreen[str]):
-    """Its result is the chosen name, ``usual`` or ``none``; empty for Esc, which changes nothing."""
+    """Its result is the chosen name, ``usual``, ``none`` or ``to-gpt``; empty for Esc, which changes nothing."""
 
     BINDINGS = [Binding("escape", "dismiss('')", show=False)]
     DEFAULT_CSS = "GrowDialog ChoiceList { height: auto; max-height: 12; margin: 1 1 0 1; }"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from recovery.layout import GrowPlace
-from recovery.plan.model import Choices, GrowthCandidate, RestorePlan
+from recovery.plan.model import Choices, GrowthCandidate, Problem, RestorePlan
 from recovery.tui.session import Session
 from recovery.tui.widgets.grow_dialog import rows, take
 from recovery.units import GIB
@@ -88,6 +90,37 @@ def test_a_choice_for_another_disk_stays() -> None:
     assert session.toggles["grow"] is False
     plan = msgspec.structs.replace(empty_plan(), growth=found)
     assert [id for id, _ in rows(plan)] == ["usual", "/", "/var", "/srv", "none"]
+
+
+def planned(c: Console, to_gpt: bool) -> bool:
+    plan = c.app.session.plan
+    return plan is not None and plan.choices.to_gpt == to_gpt
+
+
+def test_a_gpt_is_offered_where_an_mbr_does_not_reach_all_and_is_taken_back() -> None:
+    class Huge(FakeEngine):
+        def plan(self, choices: Choices) -> RestorePlan:
+            code = "gpt-converted" if choices.to_gpt else "mbr-limit"
+            self.plan_problems = (Problem(severity="info", code=code, what="1.00 TiB stay unused."),)
+            return super().plan(choices)
+
+    async def test() -> None:
+        async with console(Huge(address=True)) as c:
+            await c.to("Target disks")
+            await c.press("enter")
+            await c.on("Plan")
+            for wanted in (True, False):
+                await c.shows("[ Growth ]")
+                c.app.screen.query_one("#growth").focus()
+                await c.press("enter")
+                await c.shows("A GPT instead of the MBR")
+                assert ("* A GPT" in c.text) is not wanted
+                await c.press("end", "enter")
+                await c.on("Plan")
+                await c.until(partial(planned, c, wanted), "a plan")
+                assert c.app.session.choices().grow and not c.app.session.grow_to
+
+    run(test)
 
 
 def empty_plan() -> RestorePlan:
