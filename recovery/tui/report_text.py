@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from recovery.engine.api import Report, VmReport
-from recovery.restore.report import DiskReport
+from recovery.engine.api import DiskReport, Report, VmReport
 from recovery.tui.describe import hang, moment, short_name
 from recovery.tui.glyphs import DONE, FAILED
 from recovery.units import format_count, format_duration, format_rate, format_size

@@ -15,6 +15,7 @@ from recovery.events import ignore
 from recovery.explore.extract import extract
 from recovery.explore.host import HostView
 from recovery.explore.vm import find_disks
+from recovery.explore.newfiles import NewFiles
 from recovery.repository.repository import Repository
 from recovery.repository.store import DirectoryStore
 from tests.support.processes import environment, rekindle
@@ -116,8 +117,8 @@ def test_only_chunks_of_the_disk_are_read(world: World) -> None:
     view = HostView(repository, point)
     (vm,) = [vm for vm in point.body.vms if vm.name == "web"]
     (log,) = find_disks(view, vm, "vdb")
-    (world.folder / "few").mkdir()
-    extract(view, log.where, world.folder / "few/log.raw", ignore, threading.Event())
+    with NewFiles(world.folder / "few") as files:
+        extract(view, log.where, files, "log.raw", ignore, threading.Event())
     size = point.disk("disk1").chunk_size
     wanted = {piece.offset // size for piece in log.where.pieces} | {
         (piece.offset + piece.length - 1) // size for piece in log.where.pieces

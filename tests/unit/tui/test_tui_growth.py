@@ -92,9 +92,8 @@ def test_a_choice_for_another_disk_stays() -> None:
     assert [id for id, _ in rows(plan)] == ["usual", "/", "/var", "/srv", "none"]
 
 
-def planned(c: Console, to_gpt: bool) -> bool:
-    plan = c.app.session.plan
-    return plan is not None and plan.choices.to_gpt == to_gpt
+def is_for_gpt(c: Console, wanted: bool) -> bool:
+    return c.app.session.plan is not None and planned(c).to_gpt == wanted
 
 
 def test_a_gpt_is_offered_where_an_mbr_does_not_reach_all_and_is_taken_back() -> None:
@@ -117,7 +116,7 @@ def test_a_gpt_is_offered_where_an_mbr_does_not_reach_all_and_is_taken_back() ->
                 assert ("* A GPT" in c.text) is not wanted
                 await c.press("end", "enter")
                 await c.on("Plan")
-                await c.until(partial(planned, c, wanted), "a plan")
+                await c.until(partial(is_for_gpt, c, wanted), "a plan")
                 assert c.app.session.choices().grow and not c.app.session.grow_to
 
     run(test)
