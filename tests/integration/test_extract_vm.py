@@ -14,8 +14,8 @@ import pytest
 from recovery.events import ignore
 from recovery.explore.extract import extract
 from recovery.explore.host import HostView
-from recovery.explore.vm import find_disks
 from recovery.explore.newfiles import NewFiles
+from recovery.explore.vm import find_disks
 from recovery.repository.repository import Repository
 from recovery.repository.store import DirectoryStore
 from tests.support.processes import environment, rekindle
