@@ -11,7 +11,7 @@ from rekindle_image.scratch import scratch_folder
 from rekindle_image.workshop import content_hash
 
 from recovery.commands import run
-from tests.e2e.lab.host_image import rootfs
+from tests.e2e.lab.host_image import modules, rootfs
 from tests.e2e.lab.host_image.rootfs import Say
 from tests.e2e.matrix.model import Suite
 
@@ -25,24 +25,13 @@ PACKAGES = (
     "ifupdown", "bridge-utils", "ifenslave", "iproute2", "iputils-ping", "netplan.io", "network-manager",
 )  # fmt: skip
 
-#: Modules that no machine of the lab needs: an emulated processor packs an initramfs with MODULES=most, and each of
-#: its thousand files costs it time.
+#: Beside those that no system of the lab has.
 _NO_MODULES = (
-    "sound", "drivers/media", "drivers/gpu", "drivers/net/wireless", "drivers/staging", "drivers/iio", "drivers/hwmon",
-    "drivers/infiniband", "drivers/bluetooth", "net/bluetooth", "drivers/isdn", "drivers/usb/gadget", "drivers/comedi",
-    "drivers/accel", "drivers/mtd", "drivers/firewire", "drivers/net/wan", "drivers/net/hamradio", "drivers/net/fddi",
-    "drivers/net/usb", "drivers/net/arcnet", "drivers/net/can", "drivers/net/wwan", "drivers/mmc", "drivers/pcmcia",
-    "net/mac80211", "net/wireless", "net/sctp", "net/ceph", "drivers/block/drbd", "drivers/target",
-    "drivers/platform", "drivers/video", "drivers/i2c/busses", "drivers/leds", "drivers/watchdog", "drivers/misc",
-    "drivers/mfd", "drivers/w1", "drivers/edac", "drivers/hwtracing", "drivers/power", "drivers/gpio",
-    "drivers/thermal", "drivers/pinctrl", "drivers/nfc", "net/nfc", "drivers/uio", "drivers/spi", "drivers/memstick",
-    "drivers/gnss", "drivers/soundwire", "drivers/nvdimm", "drivers/dax", "drivers/atm", "net/atm", "drivers/vfio",
-    "drivers/accessibility", "drivers/cpufreq", "drivers/usb/serial", "drivers/usb/misc", "drivers/usb/typec",
-    "drivers/usb/image", "drivers/usb/atm", "drivers/xen", "drivers/iommu", "drivers/nvme/target", "drivers/net/phy",
-    "drivers/net/ppp", "drivers/net/ieee802154", "drivers/input/touchscreen", "drivers/input/joystick",
-    "drivers/input/tablet", "drivers/input/misc", "drivers/char/tpm", "drivers/char/ipmi", "drivers/counter",
-    "drivers/crypto", "drivers/extcon", "drivers/regulator", "drivers/rtc", "net/ax25", "net/can", "net/netfilter",
-    "net/ipv4/netfilter", "net/ipv6/netfilter", "net/bridge/netfilter", "net/sched", "net/6lowpan", "net/dccp",
+    "drivers/nvdimm", "drivers/dax", "drivers/vfio", "drivers/accessibility", "drivers/cpufreq", "drivers/xen",
+    "drivers/iommu", "drivers/nvme/target", "drivers/net/ppp", "drivers/char/tpm", "drivers/char/ipmi",
+    "drivers/counter", "drivers/crypto", "drivers/extcon", "drivers/regulator", "drivers/rtc", "net/ax25", "net/can",
+    "net/netfilter", "net/ipv4/netfilter", "net/ipv6/netfilter", "net/bridge/netfilter", "net/sched", "net/6lowpan",
+    "net/dccp",
 )  # fmt: skip
 #: Of these folders only what the lab's machines have.
 _KEPT_MODULES = {
@@ -103,7 +92,7 @@ def locked(file: Path) -> Iterator[None]:
 def base(suite: Suite, packages: tuple[str, ...], cache: Path, say: Say) -> Path:
     """The installed system, from the cache or made now (minutes; root). Do not write to it. Raises CommandError."""
     names = (*PACKAGES, *packages)
-    folder = cache_folder(cache) / f"rootfs-{suite}-{content_hash(Path(__file__), *names)}"
+    folder = cache_folder(cache) / f"rootfs-{suite}-{content_hash(Path(__file__), Path(modules.__file__), *names)}"
     with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
             with scratch_folder(folder.parent) as work:
@@ -118,11 +107,9 @@ def base(suite: Suite, packages: tuple[str, ...], cache: Path, say: Say) -> Path
 def _prepare(root: Path) -> None:
     """What all sources have in common."""
     version = rootfs.kernel_version(root)
-    modules = root / f"usr/lib/modules/{version}/kernel"
-    prune_modules(modules)
+    modules.prune(root, version, (*modules.ABSENT, *_NO_MODULES), _KEPT_MODULES)
     run(["rm", "-rf", *root.glob("boot/initrd.img-*")])
     run(["rm", "-rf", *root.glob("var/cache/apt/*"), *root.glob("var/lib/apt/lists/*")])
-    run(["chroot", root, "depmod", version])
     run(["chroot", root, "chpasswd"], input=f"root:{PASSWORD}\n".encode())
     run(["chroot", root, "systemctl", "-q", "mask", *_IDLE])
     check = root / "usr/local/sbin/lab-check"
@@ -131,11 +118,3 @@ def _prepare(root: Path) -> None:
     (root / "boot/efi").mkdir(exist_ok=True)
     (root / "boot/grub").mkdir(exist_ok=True)
     run(["cp", "-a", root / "usr/lib/grub/i386-pc", root / "boot/grub/"])
-
-
-def prune_modules(modules: Path) -> None:
-    """Remove what the lab's machines have not from ``.../lib/modules/VERSION/kernel``."""
-    gone = [modules / name for name in _NO_MODULES]
-    for folder, kept in _KEPT_MODULES.items():
-        gone += [path for path in (modules / folder).glob("*") if path.name.partition(".")[0] not in kept]
-    run(["rm", "-rf", *gone])

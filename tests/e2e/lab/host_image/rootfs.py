@@ -11,7 +11,7 @@ from rekindle_image import apt
 from rekindle_image.scratch import OWN_MOUNTS
 
 from recovery.commands import run
-from tests.e2e.lab.host_image import recipe
+from tests.e2e.lab.host_image import modules, recipe
 
 Say = Callable[[str], None]
 
@@ -69,6 +69,7 @@ def configure(root: Path) -> None:
     idle = ["apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer"]
     run(["chroot", root, "systemctl", "-q", "mask", *idle])
     run(["chroot", root, "systemctl", "-q", "enable", "libvirtd.service", "ssh.service"])
+    modules.prune(root, version, modules.ABSENT)
     _initramfs(root, version)
 
 
