@@ -12,6 +12,7 @@ from recovery.engine.api import Access, Medium, RepositoryInfo
 from recovery.engine.identify import trust_of
 from recovery.errors import UsageError
 from recovery.repository import clock
+from recovery.repository.failover import copies_of, location_of, with_copies
 from recovery.repository.http import HttpStore, login_code, login_password
 from recovery.repository.location import open_store
 from recovery.repository.protocols import ObjectStore
@@ -62,7 +63,31 @@ def _set_clock(lag: float) -> None:
 def open_repository(access: Access, medium: Medium) -> tuple[Repository, RepositoryInfo]:
     """Authenticate, open and unlock. Raises AccessError, UnreachableError, NotFoundError, UsageError."""
     check_access(access)
-    store: ObjectStore
+    store = _open_store(access, medium)
+    repository = Repository.open(store, access.secret)
+    hosts = tuple(repository.hosts())
+    return repository, RepositoryInfo(id=repository.id, location=access.url or access.path, hosts=hosts)
+
+
+def open_copy(repository: Repository, access: Access, medium: Medium) -> Repository:
+    """``repository`` with one more copy that is asked for what those before it lack; its keys are known already.
+
+    Raises UsageError when it is another repository or one that is asked already, and what ``open_repository`` raises.
+    """
+    # Any word will do: what the copy is, is proven by the signature of its repo.json.
+    check_access(msgspec.structs.replace(access, secret=access.secret or "unlocked already"))
+    place = access.url or str(Path(access.path).absolute())
+    if place in (str(Path(where).absolute()) if "://" not in where else where for where in locations(repository)):
+        raise UsageError(f"{place} is asked already.", hint="Give the location of another copy of the repository.")
+    return with_copies(repository, [_open_store(access, medium)])
+
+
+def locations(repository: Repository) -> tuple[str, ...]:
+    """Where its copies are, the one that is asked first at the beginning."""
+    return tuple(location_of(copy) for copy in copies_of(repository.store))
+
+
+def _open_store(access: Access, medium: Medium) -> ObjectStore:
     if access.url:
         trust = trust_of(medium, access.fingerprint)
         if access.code:
@@ -71,9 +96,5 @@ def open_repository(access: Access, medium: Medium) -> tuple[Repository, Reposit
             session = login_password(access.url, trust, access.user, access.password)
         _set_clock(session.clock_lag)
         # Short, because somebody sits before the window and waits; a restore brings its own patience (``attended``).
-        store = HttpStore(access.url, trust=trust, tokens=session, patience=_PATIENCE)
-    else:
-        store = open_store(access.path)
-    repository = Repository.open(store, access.secret)
-    hosts = tuple(repository.hosts())
-    return repository, RepositoryInfo(id=repository.id, location=access.url or access.path, hosts=hosts)
+        return HttpStore(access.url, trust=trust, tokens=session, patience=_PATIENCE)
+    return open_store(access.path)

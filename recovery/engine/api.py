@@ -253,6 +253,11 @@ class EngineApi(Protocol):
     def connect(self, access: Access) -> RepositoryInfo:
         """Authenticate, open and unlock. Raises AccessError, UnreachableError, NotFoundError."""
 
+    def add_copy(self, access: Access) -> tuple[str, ...]:
+        """Ask another copy of the open repository, too, for what those before it lack or have damaged; returns where
+        all copies are. Its ``secret`` is not needed. Raises UsageError when it is another repository or one that is
+        asked already, AccessError, UnreachableError, NotFoundError, IntegrityError."""
+
     def points(self, host: str) -> list[PointSummary]:
         """Newest last."""
 

@@ -111,6 +111,11 @@ class EngineClient:
         found: RepositoryInfo = self._call("connect", access)
         return found
 
+    def add_copy(self, access: Access) -> tuple[str, ...]:
+        """See EngineApi."""
+        found: tuple[str, ...] = self._call("add_copy", access)
+        return found
+
     def points(self, host: str) -> list[PointSummary]:
         """See EngineApi."""
         found: list[PointSummary] = self._call("points", host)

@@ -13,7 +13,7 @@ import msgspec
 from recovery.adapt.luks import Passphrases
 from recovery.commands import run
 from recovery.engine import encrypted, network, preflight, report
-from recovery.engine.access import MEDIUM, open_repository, read_medium
+from recovery.engine.access import MEDIUM, locations, open_copy, open_repository, read_medium
 from recovery.engine.answers import find_answers
 from recovery.engine.api import (
     Access,
@@ -140,6 +140,16 @@ class Engine:
         """Use a repository that was opened already (the command line asks for secrets in its own way)."""
         with self._asking:
             self._repository, self._plan = repository, None
+
+    def add_copy(self, access: Access) -> tuple[str, ...]:
+        """See EngineApi."""
+        self._journal.hide(access.password, access.code, access.secret)
+        with self._asking:
+            self._runner.refuse_while_running("Another copy can't be opened")
+            self._repository = open_copy(self._opened(), access, self.medium())
+            with self._lock:
+                self._plan = None
+            return locations(self._repository)
 
     def points(self, host: str) -> list[PointSummary]:
         """See EngineApi."""

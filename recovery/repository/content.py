@@ -13,7 +13,8 @@ from recovery.format.journalhead import JournalHead, decode_head
 from recovery.format.names import journal_name, pack_name
 from recovery.format.overlay import NOWHERE, Overlay
 from recovery.format.point import Point
-from recovery.repository.failover import copies_of
+from recovery.repository.failover import FailoverStore, copies_of
+from recovery.repository.protocols import ObjectReader
 from recovery.repository.repository import Repository
 
 #: Heads are read so many at once: 60 of them over 30 ms would take 2 s one by one.
@@ -92,18 +93,22 @@ class ChunkReader:
 
     def _frame(self, name: str, id: bytes, offset: int, length: int, plain_length: int, where: str) -> bytearray:
         frame, plain = bytearray(length), bytearray(plain_length)
-        problem: RekindleError | None = None
-        for copy in copies_of(self._repository.store):
-            try:
-                copy.read_into(name, offset, memoryview(frame))
-                if self._decoder.decode_into(memoryview(frame), id, memoryview(plain)) == plain_length:
-                    return plain
-            except (IntegrityError, NotFoundError) as error:
-                problem = error
-        raise IntegrityError(
-            f"No copy of the repository has the content of {where}.",
-            hint="Choose another point, or give another copy of the repository with --also.",
-        ) from problem
+
+        def read(copy: ObjectReader) -> bytearray:
+            getattr(copy, "surest", copy).read_into(name, offset, memoryview(frame))
+            if self._decoder.decode_into(memoryview(frame), id, memoryview(plain)) != plain_length:
+                raise IntegrityError(f"'{name}' has other content than its place says.")
+            return plain
+
+        store = self._repository.store
+        try:
+            # With several copies, one that does not answer is asked last from then on.
+            return store.first(name, read) if isinstance(store, FailoverStore) else read(store)
+        except (IntegrityError, NotFoundError) as problem:
+            raise IntegrityError(
+                f"No copy of the repository has the content of {where}.",
+                hint="Choose another point, or give another copy of the repository with --also.",
+            ) from problem
 
 
 def read_head(repository: Repository, name: str, length: int) -> JournalHead:

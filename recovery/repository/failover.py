@@ -186,7 +186,9 @@ def with_copies(
         verify_repository_file(file, repository.keys)
     if not others:
         return repository
-    return Repository(FailoverStore((repository.store, *others), tell), repository.file, repository.keys)
+    store = repository.store
+    first = store.copies if isinstance(store, FailoverStore) else (store,)
+    return Repository(FailoverStore((*first, *others), tell), repository.file, repository.keys)
 
 
 def _worst(problems: Sequence[RekindleError]) -> RekindleError:

@@ -53,6 +53,8 @@ class ConsoleApp(App[None]):
         self.theme = CONSOLE_THEME.name
         self.session = Session(engine)
         self.glyph_filter = GlyphFilter(charset)
+        #: The way so far is being forgotten: a screen that comes up on that way is gone in a moment.
+        self.leaving = False
 
     @property
     def failure(self) -> Exception | None:
@@ -121,8 +123,12 @@ class ConsoleApp(App[None]):
         self.run_worker(self._replace(screens), group="way", exclusive=True)
 
     async def _replace(self, screens: Sequence[Screen[None]]) -> None:
-        while len(self.screen_stack) > 1:
-            await self.pop_screen()
+        self.leaving = True
+        try:
+            while len(self.screen_stack) > 1:
+                await self.pop_screen()
+        finally:
+            self.leaving = False
         for screen in screens:
             await self.push_screen(screen)
 

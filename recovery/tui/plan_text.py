@@ -35,6 +35,9 @@ def plan_text(plan: RestorePlan | VmPlan, created: float, width: int) -> Text:
     else:
         _what(text, plan, created, width)
         found = [(s, [(check.title, state) for check, state, _ in checks_of(plan, s.id)]) for s in plan.steps]
+    if plan.choices.skip_damaged:
+        lost = "What no copy of the repository has is left as zeros, and listed in the report."
+        text.append(hang(lost, width) + "\n", style="yellow")
     _steps(text, found, width)
     return text
 

@@ -49,6 +49,8 @@ class Session:
     places: list[Place] = field(default_factory=list)
     place: str = ""
     """The device of the filesystem that gets them; empty: the directory that was typed."""
+    copies: list[str] = field(default_factory=list)
+    """Where the other copies of the repository are that are asked too."""
     plan: RestorePlan | VmPlan | None = None
     confirmations: dict[str, str] = field(default_factory=dict)
     """``Disk.id`` -> what was typed for it, for the plan above."""
@@ -59,7 +61,7 @@ class Session:
             self.mode = mode
             self.forget_choices()
             self.toggles["adapt"] = self.toggles["grow"] = mode == "restore"
-            self.toggles["overwrite"] = self.toggles["to_gpt"] = False
+            self.toggles["overwrite"] = self.toggles["to_gpt"] = self.toggles["skip_damaged"] = False
 
     def make_plan(self) -> RestorePlan | VmPlan:
         """Ask the engine for the plan of the task; blocks."""
@@ -74,6 +76,7 @@ class Session:
         if self.point is None or self.point.id != point.id:
             self.targets, self.suggestions, self.plan, self.confirmations, self.grow_to = {}, [], None, {}, ()
             self.choose_vm("")
+            self.toggles["skip_damaged"] = False
         self.point = point
 
     def choose_vm(self, name: str) -> None:
@@ -105,6 +108,7 @@ class Session:
             grow_to=self.grow_to if self.toggles.get("grow", True) else (),
             to_gpt=self.toggles.get("to_gpt", False),
             compare=self.mode == "rollback",
+            skip_damaged=self.toggles.get("skip_damaged", False),
         )
 
     def vm_choices(self) -> VmChoices:
@@ -120,6 +124,7 @@ class Session:
             device=self.place,
             folder=folder,
             overwrite=self.toggles.get("overwrite", False),
+            skip_damaged=self.toggles.get("skip_damaged", False),
         )
 
     def confirmed(self) -> bool:
@@ -149,4 +154,4 @@ class Session:
         self.fields.pop("when", None)
         self.targets, self.suggestions, self.confirmations, self.grow_to = {}, [], {}, ()
         self.choose_vm("")
-        self.toggles["overwrite"] = False
+        self.toggles["overwrite"] = self.toggles["skip_damaged"] = False

@@ -12,6 +12,7 @@ from recovery.plan.model import RestorePlan
 from recovery.plan.vm import VmPlan
 from recovery.tui.describe import hang
 from recovery.tui.plan_text import plan_text
+from recovery.tui.screens.another_copy import AnotherCopyScreen, ask_for_zeros
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.confirm import ConfirmScreen
 from recovery.tui.screens.confirm_files import ConfirmFilesScreen
@@ -22,6 +23,9 @@ from recovery.tui.widgets.grow_dialog import GrowDialog, has_growth, take
 from recovery.tui.widgets.panes import Lines, Pane
 
 #: Problems to which a passphrase is the answer.
+#: Stored content that is not there: another copy may have it, or zeros take its place; and what needs a copy.
+DAMAGED = ("pack-missing", "pack-truncated")
+DAMAGED_FOR_GOOD = ("map-damaged", "journal-truncated", "vm-disk-damaged")
 LOCKED = ("luks-secret-missing", "luks-secret-wrong")
 
 
@@ -40,6 +44,8 @@ class PlanScreen(ConsoleScreen):
         "Growth       where a disk is larger: what of the host gets its room.\n\n"
         "Below each step stands what was checked for it: √ right, ! warning,\n"
         "× forbids it, ○ not asked yet because of an error before.\n\n"
+        "Another copy  a second copy of the repository has what this one lacks.\n"
+        "Skip damaged  zeros where no copy has the content; it is asked before.\n\n"
         "PgUp and PgDn scroll."
     )
     HINTS = "PgUp/PgDn scroll  Enter select  Esc back  F1 help  F2 shell  F10 power"
@@ -54,13 +60,10 @@ class PlanScreen(ConsoleScreen):
         """Continue waits for a plan without errors."""
         passphrase = Action("Passphrase", id="passphrase")
         growth = Action("Growth", id="growth")
-        passphrase.display = growth.display = False
-        return (
-            Action("Continue", id="continue", disabled=True),
-            Action("Check again", id="again"),
-            passphrase,
-            growth,
-        )
+        copy, skip = Action("Another copy", id="copy"), Action("Skip damaged", id="skip")
+        passphrase.display = growth.display = copy.display = skip.display = False
+        again = Action("Check again", id="again")
+        return (Action("Continue", id="continue", disabled=True), again, passphrase, growth, copy, skip)
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +72,7 @@ class PlanScreen(ConsoleScreen):
     def on_screen_resume(self) -> None:
         """Plan whenever the operator comes here from another screen (not when a dialog closes): the engine runs
         only the plan made last."""
-        if self._stale:
+        if self._stale and not self.console_app.leaving:
             self._stale = False
             self.press_again()
 
@@ -86,8 +89,11 @@ class PlanScreen(ConsoleScreen):
         if isinstance(plan, VmPlan):
             go_on.label = "Continue" if plan.overwritten else "Restore now"
         unlock = self.query_one("#passphrase", Action)
+        codes = {p.code for p in plan.problems if p.severity == "error"} if plan is not None else set()
         unlock.display = plan is not None and any(problem.code in LOCKED for problem in plan.problems)
         self.query_one("#growth", Action).display = isinstance(plan, RestorePlan) and has_growth(plan)
+        self.query_one("#copy").display = bool(codes & {*DAMAGED, *DAMAGED_FOR_GOOD})
+        self.query_one("#skip").display = bool(codes & {*DAMAGED})
         (go_on if allowed else unlock if unlock.display else again).focus()
         if plan is None:
             self.query_one("#verdict", Lines).update("There is no plan.")
@@ -117,6 +123,18 @@ class PlanScreen(ConsoleScreen):
             return
         kept = await self.ask("Taking the passphrase", self.session.engine.luks_secret, secret)
         if kept:
+            self.press_again()
+
+    def press_copy(self) -> None:
+        """Where is another copy of the repository? Then it is planned again with it."""
+        self._stale = True
+        self.console_app.go(AnotherCopyScreen())
+
+    @work(exclusive=True, group="ask")
+    async def press_skip(self) -> None:
+        """Zeros in what is lost, if the operator says so; planned again with that."""
+        if await ask_for_zeros(self):
+            self.session.toggles["skip_damaged"] = True
             self.press_again()
 
     @work(exclusive=True, group="ask")

@@ -15,7 +15,6 @@ from recovery.errors import RekindleError, UsageError
 from recovery.tui.describe import fingerprint_lines, network_line, short_name, to_compare
 from recovery.tui.forms import local_access, server_access, server_url
 from recovery.tui.screens.base import ConsoleScreen
-from recovery.tui.screens.host import HostScreen
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Field, Row
 from recovery.tui.widgets.panes import Lines
@@ -37,6 +36,9 @@ class RepositoryScreen(ConsoleScreen):
     """Where the recovery points are and who may read them. Secrets go to the engine's socket only."""
 
     NAME = "Repository"
+    HEADING = "Where the recovery points are"
+    #: What Esc does to the line about the network.
+    NETWORK_HINT = " (Esc to change)"
     HELP = (
         "Where       The server, or a repository found on a disk of this machine.\n"
         "            'Find servers' asks the local network for servers.\n"
@@ -60,8 +62,8 @@ class RepositoryScreen(ConsoleScreen):
     def body(self) -> ComposeResult:
         """Place, server with its certificate, sign-in, passphrase."""
         fields = self.session.fields
-        yield Lines(f"Network: {network_line(self.session.machine)} (Esc to change)")
-        yield Lines("Where the recovery points are", classes="heading gap")
+        yield Lines(f"Network: {network_line(self.session.machine)}{self.NETWORK_HINT}")
+        yield Lines(self.HEADING, classes="heading gap")
         yield ChoiceList(id="places")
         with Vertical(id="server-form"):
             yield Row("Server", Field(fields.get("server", ""), id="server", placeholder="e.g. backup:8460"), gap=True)
@@ -211,6 +213,9 @@ class RepositoryScreen(ConsoleScreen):
     @work(exclusive=True, group="ask")
     async def press_connect(self) -> None:
         """Check the certificate, sign in, unlock; on to the hosts."""
+        # Later screens ask for another copy by a screen made from this one.
+        from recovery.tui.screens.host import HostScreen
+
         access = await self._access()
         if access is None:
             return

@@ -26,6 +26,7 @@ from recovery.tui.run_text import (
     whole_text,
 )
 from recovery.tui.screens.base import ConsoleScreen
+from recovery.tui.screens.failed import FailedScreen
 from recovery.tui.screens.result import ResultScreen
 from recovery.tui.widgets.controls import Action
 from recovery.tui.widgets.panes import Bar, Lines, Pane
@@ -79,17 +80,12 @@ class RestoreScreen(ConsoleScreen):
         yield Lines("", id="log")
 
     def buttons(self) -> Iterable[Widget]:
-        """Stop while it runs; what can be done after a failure."""
-        return (
-            Action("Stop the restore", id="stop"),
-            Action("Retry", id="retry"),
-            Action("Change the plan", id="plan"),
-            Action("Save log", id="save"),
-        )
+        """Stop; what can be done after a failure stands on the screen that comes then."""
+        return (Action("Stop the restore", id="stop"),)
 
     def on_mount(self) -> None:
         """Catch up with the run and follow it."""
-        self._buttons_for(running=True)
+        self.query_one("#stop").focus()
         self.set_interval(REDRAW_SECONDS, self.redraw)
         self.attach()
 
@@ -122,7 +118,6 @@ class RestoreScreen(ConsoleScreen):
         for id in ("whole-row", "whole-figures", "graph", "disks"):
             self.query_one(f"#{id}").set_class(repair, "hidden")
         await self._make_disks()
-        self._buttons_for(running=True)
         self._listening += 1
         threading.Thread(target=self._listen, args=(self._listening,), daemon=True, name="events").start()
 
@@ -171,19 +166,12 @@ class RestoreScreen(ConsoleScreen):
         if error is None:
             self.console_app.start_with(ResultScreen())
             return
-        self._buttons_for(running=False)
-        stopped = error.kind == "CancelledError"
-        self.query_one("#retry").focus()
-        self.status("Stopped." if stopped else f"The {self.model.noun} failed. Nothing else will be written.")
-        if not stopped or error.message:
-            self.show_error(error)
+        self.console_app.go(FailedScreen(self.model, self._again))
 
-    def _buttons_for(self, *, running: bool) -> None:
-        self.query_one("#stop").set_class(not running, "hidden")
-        for id in ("retry", "plan", "save"):
-            self.query_one(f"#{id}").set_class(running, "hidden")
-        if running:
-            self.query_one("#stop").focus()
+    def _again(self) -> None:
+        """Another attempt was started."""
+        self._dirty = True
+        self.attach()
 
     # --- drawing ----------------------------------------------------------------------------------------------
 
@@ -232,10 +220,6 @@ class RestoreScreen(ConsoleScreen):
         else:
             self.console_app.back_to_plan()
 
-    def press_plan(self) -> None:
-        """Choose differently."""
-        self.console_app.back_to_plan()
-
     @work(exclusive=True, group="ask")
     async def press_stop(self) -> None:
         """Ask, then stop."""
@@ -252,28 +236,3 @@ class RestoreScreen(ConsoleScreen):
         )
         if answer == "stop" and self.model.finished is None:
             await self.ask("Stopping", self.session.engine.cancel)
-
-    @work(exclusive=True, group="ask")
-    async def press_retry(self) -> None:
-        """Plan and start again with the same choices. What was typed for the same disks still holds."""
-        plan = self.model.plan
-        if plan is None or self.session.plan is None or self.session.plan.choices != plan.choices:
-            self.console_app.back_to_plan()  # this console did not make the plan: it has no confirmations
-            return
-        new = await self.ask("Planning and checking", self.session.make_plan)
-        if new is None:
-            return
-        self.session.take_plan(new)
-        if not (new.allowed and self.session.confirmed()):
-            self.console_app.back_to_plan()
-            return
-        if await self.ask("Starting", self.session.start):
-            self._dirty = True
-            self.attach()
-
-    @work(exclusive=True, group="ask")
-    async def press_save(self) -> None:
-        """Keep the log where it survives the medium."""
-        path = await self.ask("Saving the log", self.session.engine.save_log)
-        if path:
-            self.status(f"Saved: {path}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from recovery.engine import again
 from recovery.engine.api import (
     Access,
     FoundAnswers,
@@ -47,7 +48,7 @@ from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, Rest
 from recovery.plan.repair import build_repair
 from recovery.plan.vm import VmChoices, VmPlan
 from recovery.repository.mdns import DiscoveredServer
-from recovery.restore.report import DiskReport
+from recovery.restore.report import Damage, DiskReport
 from recovery.units import GIB, MIB, format_size
 from tests.unit.tui import fake_vm
 
@@ -56,6 +57,8 @@ FINGERPRINT = "9F:86:D0:81:88:4C:7D:65:9A:2F:EA:A0:C5:5A:D0:15:A3:BF:4F:1B:2B:0B
 USER, PASSWORD, CODE, PASSPHRASE = "restore", "wool-gate", "K7QF-2MZD", "correct horse battery"
 LUKS_PASSPHRASE = "opens hv1"
 HOST = "hv1.example.org"
+#: Where a copy that is added says that it is.
+COPY = "/run/rekindle/usb/sdb1"
 NOW = 1_763_900_000.0
 
 BLANK = Disk(
@@ -254,6 +257,10 @@ class FakeEngine:
         self.luks_secrets = [*self.luks_secrets, secret] if secret else []
         return len(self.luks_secrets)
 
+    def add_copy(self, access: Access) -> tuple[str, ...]:
+        self.calls.append(("add_copy", access))
+        return URL, access.url or access.path
+
     def points(self, host: str) -> list[PointSummary]:
         if host != HOST:
             return []
@@ -372,7 +379,7 @@ class FakeEngine:
             error = caught
         phase = "finished" if error is None else "cancelled" if isinstance(error, CancelledError) else "failed"
         report = error.report() if error else None
-        self._state = state_of(plan, phase=phase, error=report, report=None if error else self._report(plan))
+        self._state = state_of(plan, phase=phase, error=report, report=self._report(plan, error))
         self._tell(RunFinished(error=report, summary="done"))
 
     def _restore(self, plan: RestorePlan, step: str) -> None:
@@ -398,9 +405,16 @@ class FakeEngine:
                 failure, self.fail_with = self.fail_with, None
                 raise failure
 
-    def _report(self, plan: RestorePlan | VmPlan) -> Report:
+    def _report(self, plan: RestorePlan | VmPlan, error: RekindleError | None = None) -> Report:
         if isinstance(plan, VmPlan):
-            return fake_vm.report_of(plan, self.point(plan.choices.host, plan.choices.point).header.created, NOW)
+            created = self.point(plan.choices.host, plan.choices.point).header.created
+            return fake_vm.report_of(plan, created, NOW, failed=error is not None)
+        if error is not None:
+            return Report(
+                host=plan.choices.host, point=plan.choices.point, point_created=NOW, started=NOW, finished=NOW + 60,
+                incomplete=tuple(a.target.path for a in plan.assignments), go_on=again.command(plan.choices, [URL]),
+                log_path="/var/log/rekindle/engine.log",
+            )  # fmt: skip
         return Report(
             host=plan.choices.host,
             point=plan.choices.point,
@@ -410,7 +424,8 @@ class FakeEngine:
             disks=tuple(
                 DiskReport(disk=a.source.name, target=a.target.path, logical=a.source.size, transferred=4 * GIB,
                            written=31 * GIB, zeroed=20 * GIB, skipped=a.source.size - 51 * GIB, seconds=240.0,
-                           verified=True, verified_bytes=256 * MIB, root="3fa9c1d2" * 8)
+                           verified=True, verified_bytes=256 * MIB, root="3fa9c1d2" * 8,
+                           damaged=(Damage(offset=MIB, length=4096),) if plan.choices.skip_damaged else ())
                 for a in (plan.assignments if plan.choices.restore else ())
             ),
             steps=tuple((step.id, 3.0) for step in plan.steps),

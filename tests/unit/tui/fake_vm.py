@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recovery.engine.again import vm_command
 from recovery.engine.api import Report, VmFileReport, VmReport
 from recovery.errors import NotFoundError
 from recovery.format.point import Point
@@ -50,8 +51,8 @@ def plan_of(point: Point, choices: VmChoices, problems: tuple[Problem, ...]) -> 
     return build_vm_plan(choices, vm, files, place, point.body.consistency, existing=existing, asked=problems)
 
 
-def report_of(plan: VmPlan, created: float, now: float) -> Report:
-    """A run that ended well, or with something lost where that was allowed."""
+def report_of(plan: VmPlan, created: float, now: float, *, failed: bool = False) -> Report:
+    """A run that ended well, or with something lost where that was allowed; or that failed."""
     folder = f"/{plan.choices.folder}" if plan.choices.device else plan.choices.folder
     files = tuple(
         VmFileReport(
@@ -59,6 +60,7 @@ def report_of(plan: VmPlan, created: float, now: float) -> Report:
             written=file.stored, seconds=60.0, damaged=((7 * MIB, MIB),) if plan.choices.skip_damaged else (),
         )
         for file in plan.files
+        if not failed
     )  # fmt: skip
     return Report(
         host=plan.choices.host,
@@ -68,11 +70,12 @@ def report_of(plan: VmPlan, created: float, now: float) -> Report:
         finished=now + 62,
         steps=tuple((step.id, 3.0) for step in plan.steps),
         log_path="/var/log/rekindle/restore.log",
+        go_on=vm_command(plan.choices, ["https://backup.example.org:8460"]) if failed else "",
         vm=VmReport(
             name=plan.vm.name,
             place=plan.goes_to,
             files=files,
-            definition=f"{folder}/{plan.definition}" if plan.definition else "",
+            definition=f"{folder}/{plan.definition}" if plan.definition and not failed else "",
             device=plan.choices.device,
         ),
     )
