@@ -20,7 +20,7 @@ from recovery.machine.place import Place
 from recovery.plan.model import Choices, RestorePlan, Suggestion
 from recovery.plan.vm import VmChoices, VmPlan
 from recovery.repository.mdns import DiscoveredServer as DiscoveredServer
-from recovery.restore.report import DiskReport as DiskReport  # for the console, which knows this room only
+from recovery.restore.report import DiskReport as DiskReport
 
 #: The default socket of the engine on the medium.
 SOCKET = "/run/rekindle/engine.sock"
