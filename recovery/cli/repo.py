@@ -150,7 +150,7 @@ def _show(report: CheckReport) -> None:
     counts = f"{report.points} points, {report.maps} chunk maps, {report.journals} journals, {report.packs} packs"
     console.print(f"{counts} in {format_duration(report.seconds)}: {depth}")
     if report.spare:
-        console.print(f"{len(report.spare)} objects belong to no point (an interrupted capture); they do no harm.")
+        console.print(f"{len(report.spare)} objects belong to no point (of an interrupted capture, or to be pruned).")
     for damage in report.damages:
         console.print("damaged ", style="red", end=" ")
         console.print(f"{damage.object}: {damage.what}", soft_wrap=True)

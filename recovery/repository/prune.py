@@ -216,9 +216,9 @@ class _Prune:
         self.report.pardoned = len(marked & self._needed.packs)
         self._mark(old)
         # Of packs that are needed again, and of those that are gone, also by a run that was killed.
-        self._remove(
-            _mark(name) for name in marked if name in self._needed.packs or name in ready or name not in packs
-        )
+        gone = set(ready)
+        self._remove(f"distrusted/{Path(name).name}" for name in ready)
+        self._remove(_mark(name) for name in marked if name in self._needed.packs or name in gone or name not in packs)
 
     def _time(self, name: str) -> float:
         """When the object's file was written, seconds; now when it is gone."""
@@ -239,8 +239,9 @@ class _Prune:
         folders: set[Path] = set()
         for name in names if not self._dry else ():
             path = self._store.root / name
-            path.unlink(missing_ok=True)
-            folders.add(path.parent)
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+                folders.add(path.parent)
         for folder in folders:
             _sync(folder)
 

@@ -23,6 +23,7 @@ from recovery.format.point import Point, Retention
 from recovery.repository.check import check
 from recovery.repository.condemned import condemned
 from recovery.repository.deadshare import DeadShare, dead_share
+from recovery.repository.distrust import distrust, distrusted
 from recovery.repository.index import SqliteIndex
 from recovery.repository.location import open_index
 from recovery.repository.prune import PruneReport, prune
@@ -52,6 +53,7 @@ def test_points_go_now_and_packs_when_their_grace_is_over(tmp_path: Path) -> Non
     assert first.journals.count == 8 and first.points == 12
     assert first.packs.count == 0 and first.condemned.count > 0
     marked = condemned(history.store)
+    distrust(history.store, [next(iter(marked)).hex()])  # damaged too
     # Nobody builds on them from now on.
     index = SqliteIndex(":memory:")
     index.refresh(history.store)
@@ -59,7 +61,7 @@ def test_points_go_now_and_packs_when_their_grace_is_over(tmp_path: Path) -> Non
     # The same later: nothing yet, then all of them.
     assert history.prune(DAY, grace=DAY * 3).packs.count == 0
     last = history.prune(8 * DAY)
-    assert last.packs == first.condemned and not condemned(history.store)
+    assert last.packs == first.condemned and not condemned(history.store) and not distrusted(history.store)
     assert history.verify() == [ids[9], ids[12], ids[14]]
     assert not check(history.repository).spare
     again = history.prune(20 * DAY)
