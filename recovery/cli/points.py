@@ -65,10 +65,9 @@ def point_json(point: Point) -> bytes:
     for vm, told in zip(point.body.vms, plain["body"]["vms"], strict=True):
         for disk, shown in zip(vm.disks, told["disks"], strict=True):
             if disk.occupies is not None:
-                shown["occupies"]["disks"] = [
-                    {"disk": part.disk, "runs": decode_runs(part.runs, disk.occupies.size, point.disk(part.disk).size)}
-                    for part in disk.occupies.disks
-                ]
+                # Beside what is stored, so that the whole is still a Point.
+                for part, told_part in zip(disk.occupies.disks, shown["occupies"]["disks"], strict=True):
+                    told_part["extents"] = decode_runs(part.runs, disk.occupies.size, point.disk(part.disk).size)
     return msgspec.json.encode({"type": "point", **plain})
 
 

@@ -101,12 +101,12 @@ def test_the_point_says_where_the_disks_lie(world: World) -> None:
     assert disks["web", "vda"]["occupies"]["size"] == len(world.host.web)
     (db,) = disks["db", "vda"]["occupies"]["disks"]
     assert db["disk"] == "disk1"
-    assert sum(length for _, _, length in db["runs"]) == 64 << 20
+    assert sum(length for _, _, length in db["extents"]) == 64 << 20
     shown = world.run("points", *words)
     assert "64.0 MiB in 1 extent of disk1" in shown
     # The file's hole is in no extent.
     (log,) = disks["web", "vdb"]["occupies"]["disks"]
-    assert sum(length for _, _, length in log["runs"]) < 3 << 20
+    assert sum(length for _, _, length in log["extents"]) < 3 << 20
 
 
 def test_only_chunks_of_the_disk_are_read(world: World) -> None:

@@ -38,6 +38,9 @@ def test_how_consistent_a_vm_is_and_where_its_disk_lies() -> None:
         "; where it lies is not stored: it is compressed by its filesystem",
         "",
     ]
-    told = msgspec.json.decode(point_json(point))["body"]["vms"][0]["disks"]
-    assert told[0]["occupies"]["disks"] == [{"disk": "disk1", "runs": [[0, 1 << 20, 8192], [16384, 1 << 21, 4096]]}]
+    whole = msgspec.json.decode(point_json(point))
+    assert msgspec.convert({key: value for key, value in whole.items() if key != "type"}, Point) == point
+    told = whole["body"]["vms"][0]["disks"]
+    (part,) = told[0]["occupies"]["disks"]
+    assert (part["disk"], part["extents"]) == ("disk1", [[0, 1 << 20, 8192], [16384, 1 << 21, 4096]])
     assert told[2]["occupies"] is None
