@@ -24,7 +24,7 @@ class ConfirmFilesScreen(ConsoleScreen):
     NAME = "Confirm"
     HELP = (
         "The files that are listed are there already. Each is replaced when all new\n"
-        "files are complete; if the restore fails or is stopped, they stay as they are.\n\n"
+        "files are complete; if the restore fails or is stopped, they stay.\n\n"
         "Type the VM's name as shown to allow it. To keep them, go back (Esc twice)\n"
         "and choose another folder."
     )

@@ -39,7 +39,6 @@ class PlanScreen(ConsoleScreen):
         "ERROR    forbids the restore: do what it says, or go back (Esc) and choose\n"
         "         differently; then 'Check again'.\n"
         "Warning  the restore works, but you should know.\n\n"
-        "Restore now  begins at once: for a VM's files, where nothing is overwritten.\n"
         "Passphrase   where the host's system is encrypted: type it here.\n"
         "Growth       where a disk is larger: what of the host gets its room.\n\n"
         "Below each step stands what was checked for it: √ right, ! warning,\n"

@@ -18,9 +18,13 @@ from recovery.tui.glyphs import DRAWABLE, drawable
 from recovery.tui.report_text import report_text
 from recovery.tui.run_model import RunModel
 from recovery.tui.run_text import disk_figures, log_text, now_text, steps_text, whole_text
+from recovery.tui.screens.another_copy import AnotherCopyScreen
 from recovery.tui.screens.confirm import ConfirmScreen
+from recovery.tui.screens.confirm_files import ConfirmFilesScreen
+from recovery.tui.screens.failed import FailedScreen
 from recovery.tui.screens.host import HostScreen
 from recovery.tui.screens.network import NetworkScreen
+from recovery.tui.screens.place import PlaceScreen
 from recovery.tui.screens.plan import PlanScreen
 from recovery.tui.screens.point import PointScreen
 from recovery.tui.screens.repository import RepositoryScreen
@@ -28,6 +32,7 @@ from recovery.tui.screens.restore import RestoreScreen
 from recovery.tui.screens.result import ResultScreen
 from recovery.tui.screens.start import StartScreen
 from recovery.tui.screens.target import TargetScreen
+from recovery.tui.screens.vm import VmScreen
 from recovery.tui.terminal import is_plain
 from recovery.tui.theme import fit
 from tests.unit.tui.fake_engine import BLANK, BUSY, MEDIUM_DISK, USED, FakeEngine
@@ -152,7 +157,8 @@ def test_words() -> None:
 
 def test_help_fits_the_dialog() -> None:
     screens = [StartScreen, NetworkScreen, RepositoryScreen, HostScreen, PointScreen, TargetScreen, PlanScreen,
-               ConfirmScreen, RestoreScreen, ResultScreen]  # fmt: skip
+               ConfirmScreen, RestoreScreen, ResultScreen, VmScreen, PlaceScreen, ConfirmFilesScreen, FailedScreen,
+               AnotherCopyScreen]  # fmt: skip
     for screen in screens:
         lines = screen.HELP.splitlines()
         assert 3 <= len(lines) <= 16, screen.NAME
