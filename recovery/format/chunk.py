@@ -32,7 +32,7 @@ RAW, ZSTD = 0, 1
 _WORTHWHILE = 0.95
 MIN_CHUNK_SIZE, MAX_CHUNK_SIZE = 256 * 1024, 4 * 1024 * 1024
 DEFAULT_CHUNK_SIZE = 1024 * 1024
-#: On the files of a Linux system 5 % smaller than zstd's level 1 for 1.2 times its CPU: see _compressor.
+#: On the files of a Linux system 7 % smaller than zstd's level 1 for 1.4 times its CPU: see _compressor.
 DEFAULT_LEVEL = 3
 #: Whether a chunk is worth compressing shows in so many samples of so many bytes, spread over it: 2 % of its time.
 _SAMPLES, _SAMPLE_SIZE = 8, 2048
@@ -126,16 +126,17 @@ class FrameEncoder:
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:
-    """A compressor for chunks. The default level has tables of 2^14 and 2^13 entries instead of zstd's 2^17 and 2^16.
+    """A compressor for chunks. The default level has tables of 2^16 and 2^14 entries instead of zstd's 2^17 and 2^16.
 
     Those are made for inputs without end; a chunk has a million bytes, and tables of 768 KiB do not stay in the cache
-    of a core beside it. The smaller ones compress 1.75 times as fast and 2.5 % less, in chunks of 1 MiB of the files
-    below /usr (AMD EPYC, 512 KiB of second level cache).
+    of a core. Those of 320 KiB compress 1.5 times as fast and 0.9 % less, in chunks of 1 MiB of the files below /usr
+    (AMD EPYC, 512 KiB of second level cache). Smaller ones are faster still (2^14 and 2^13: 1.75 times), but what they
+    store, 2.5 % more, is beyond the goal in docs/performance.md.
     """
     if level != DEFAULT_LEVEL:
         return zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        level, hash_log=14, chain_log=13, write_checksum=False, write_content_size=True
+        level, hash_log=16, chain_log=14, write_checksum=False, write_content_size=True
     )
     return zstandard.ZstdCompressor(compression_params=parameters)
 
