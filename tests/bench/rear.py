@@ -30,6 +30,7 @@ PACKAGES = ("rear", "xorriso", "isolinux", "syslinux-common", "mtools", "cpio", 
 SETTINGS = """\
 OUTPUT=ISO
 BACKUP=REQUESTRESTORE
+BOOTLOADER=GRUB
 ISO_DEFAULT=manual
 KERNEL_VERSION={version}
 KERNEL_FILE=/boot/vmlinuz-{version}

@@ -19,6 +19,7 @@ from recovery.tui.report_text import report_text
 from recovery.tui.run_model import RunModel
 from recovery.tui.run_text import disk_figures, log_text, now_text, steps_text, whole_text
 from recovery.tui.screens.another_copy import AnotherCopyScreen
+from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.confirm import ConfirmScreen
 from recovery.tui.screens.confirm_files import ConfirmFilesScreen
 from recovery.tui.screens.failed import FailedScreen
@@ -156,9 +157,10 @@ def test_words() -> None:
 
 
 def test_help_fits_the_dialog() -> None:
-    screens = [StartScreen, NetworkScreen, RepositoryScreen, HostScreen, PointScreen, TargetScreen, PlanScreen,
-               ConfirmScreen, RestoreScreen, ResultScreen, VmScreen, PlaceScreen, ConfirmFilesScreen, FailedScreen,
-               AnotherCopyScreen]  # fmt: skip
+    screens: list[type[ConsoleScreen]] = [
+        StartScreen, NetworkScreen, RepositoryScreen, HostScreen, PointScreen, TargetScreen, PlanScreen, ConfirmScreen,
+        RestoreScreen, ResultScreen, VmScreen, PlaceScreen, ConfirmFilesScreen, FailedScreen, AnotherCopyScreen,
+    ]  # fmt: skip
     for screen in screens:
         lines = screen.HELP.splitlines()
         assert 3 <= len(lines) <= 16, screen.NAME
