@@ -4,9 +4,12 @@ at the difference)."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 
 import pytest
+from textual.errors import NoWidget
 from textual.widget import Widget
 
 from recovery.engine.api import Medium, NetworkConfig, Unattended
@@ -60,7 +63,14 @@ def check_screen(c: Console, name: str) -> None:
 async def look_at(c: Console, name: str) -> None:
     """``check_screen``, and the snapshot where the size has one."""
     await c.settle()
-    check_screen(c, name)
+    for _ in range(100):
+        # A busy machine may still be laying the screen out.
+        with contextlib.suppress(AssertionError, NoWidget):
+            check_screen(c, name)
+            break
+        await asyncio.sleep(0.1)
+    else:
+        check_screen(c, name)
     if (c.app.size.width, c.app.size.height) in KEPT:
         await snapshots.check(c, name)
 

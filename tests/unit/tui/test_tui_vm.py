@@ -101,7 +101,8 @@ def test_what_is_overwritten_is_typed(size: tuple[int, int]) -> None:
             await c.press("enter", "enter")
             await c.on("Plan")
             await c.shows("The restore is refused: 1 error")
-            assert "Nothing is overwritten unless you ask for it" in " ".join(c.text.split())
+            refused = "Nothing is overwritten unless you ask for it"
+            await c.until(lambda: refused in " ".join(c.text.split()), refused)
             await look_at(c, "Plan (VM refused)")
             await c.press("escape")
             await c.on("Place")
