@@ -26,10 +26,10 @@ def fixed_time(monkeypatch: pytest.MonkeyPatch, time_zone: Callable[[str], None]
 
 async def to_vm(c: Console) -> None:
     await c.sign_in()
-    assert "Which host ran the VM?" in c.text
+    await c.shows("Which host ran the VM?")
     await c.press("enter")
     await c.on("Point")
-    assert "From which moment shall the VM" in c.text
+    await c.shows("From which moment shall the VM")
     await c.until(lambda: "reading" not in c.text.lower(), "all details")
     await c.press("enter")
     await c.on("VM")
@@ -57,7 +57,7 @@ def test_every_screen_of_a_vm(size: tuple[int, int]) -> None:
             await c.press("enter")
             await c.on("Place")
             await look_at(c, "Place")
-            assert ">   sdc1" in c.text  # no system on it, and the most room
+            await c.shows(">   sdc1")  # no system on it, and the most room
             await c.press("up", "enter")
             await c.shows("sdb1 cannot be chosen. It holds a repository")
             await look_at(c, "Place (refused)")
@@ -83,7 +83,7 @@ def test_every_screen_of_a_vm(size: tuple[int, int]) -> None:
             await c.on("Result")
             await c.shows("What to do next")
             await look_at(c, "Result (VM)")
-            assert "[>New task<]" in c.text
+            await c.shows("[>New task<]")
 
     run(test)
 
@@ -147,7 +147,7 @@ def test_what_is_planned_is_what_was_chosen() -> None:
             assert engine.calls[-1][1] == VmChoices(
                 host=HOST, point=make_point(4).id, vm="db1", device="/dev/sdc1", folder="db1-20251122-1213"
             )
-            assert "[>Restore now<]" in c.text
+            await c.shows("[>Restore now<]")
             await c.press("escape")
             await c.on("Place")
             # Back, another VM: its own folder; the place stays.
@@ -157,7 +157,7 @@ def test_what_is_planned_is_what_was_chosen() -> None:
             await c.press("up", "enter")
             await c.on("Place")
             await c.shows("web1-20251122-1213")
-            assert "/dev/sdc1, ext4" in c.text
+            await c.shows("/dev/sdc1, ext4")
 
     run(test)
 
