@@ -9,7 +9,6 @@ import bisect
 import fcntl
 import struct
 
-from recovery.errors import RekindleError
 from recovery.format.extents import Run
 
 #: BTRFS_IOC_TREE_SEARCH_V2: _IOWR(0x94, 17, struct btrfs_ioctl_search_args_v2)
@@ -22,8 +21,9 @@ _BUFFER = 64 * 1024
 _STRIPED = 0x8 | 0x40 | 0x80 | 0x100
 
 
-class UnmappedError(RekindleError):
-    """Where a file lies cannot be said, or not in terms of plain bytes of its disk; ``message`` says why."""
+class UnmappedError(Exception):
+    """Where a file lies cannot be said, or not in terms of plain bytes of its disk; why, in words for the point. No
+    capture ends by it, so it has no exit code."""
 
 
 class ChunkTree:

@@ -85,7 +85,7 @@ def _in_file(key: Key, volume: Volume, here: Path, top: Path) -> VmPlace:
     try:
         facts = here.lstat()
         why = _several_devices(volume) if volume.extents else _nowhere(volume)
-    except (RekindleError, OSError) as error:
+    except (RekindleError, UnmappedError, OSError) as error:
         # A capture of the bytes is worth more than a complete inventory.
         return VmPlace(key, volume, why=error.message if isinstance(error, RekindleError) else str(error))
     if not stat.S_ISREG(facts.st_mode):
@@ -123,7 +123,7 @@ def map_still(places: Iterable[VmPlace], disks: Mapping[Path, str]) -> dict[Key,
                     size = os.fstat(file.fileno()).st_size
                     runs = file_runs(file.fileno(), place.volume.content.kind)
             found[place.key] = occupancy(place.volume, runs, size, disks)
-        except (RekindleError, OSError) as error:
+        except (RekindleError, UnmappedError, OSError) as error:
             found[place.key] = error.message if isinstance(error, RekindleError) else str(error)
     return found
 

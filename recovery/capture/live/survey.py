@@ -90,7 +90,7 @@ class VmSurvey:
                 size = os.fstat(each.descriptor).st_size
                 runs = file_runs(each.descriptor, each.volume.content.kind, lambda: time.monotonic() < deadline)
                 self._asked[key] = (each.volume, runs, size)
-            except (RekindleError, OSError) as error:
+            except (RekindleError, UnmappedError, OSError) as error:
                 self.found[key] = error.message if isinstance(error, RekindleError) else str(error)
 
     def after(self) -> None:
@@ -100,7 +100,7 @@ class VmSurvey:
         self._open = []
         try:
             same = not self._asked or self._read_layout() == self._layout
-        except RekindleError:
+        except (RekindleError, UnmappedError):
             same = False
         for key, (volume, runs, size) in self._asked.items():
             try:
@@ -108,7 +108,7 @@ class VmSurvey:
                     raise UnmappedError("partitions or logical volumes were changed since the last keyframe began")
                 self.found[key] = occupancy(volume, runs, size, self._names)
             except UnmappedError as error:
-                self.found[key] = error.message
+                self.found[key] = str(error)
         self._asked = {}
 
     def _read_layout(self) -> bytes:
