@@ -97,6 +97,10 @@ class Console:
         """Wait for a text."""
         await self.until(lambda: text in self.text, text)
 
+    async def gone(self, text: str) -> None:
+        """Wait until a text is not shown any more: what a screen drops can be drawn a frame after what it adds."""
+        await self.until(lambda: text not in self.text, f"no {text}")
+
     async def task(self, *keys: str) -> None:
         """From the first screen on, with the task that ``keys`` lead to."""
         await self.on("Task")
