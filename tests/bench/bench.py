@@ -20,7 +20,8 @@ SMOKE = 64 * MIB
 @dataclass
 class Bench:
     """``samples`` is the number of turns, ``folder`` holds prepared data, ``smoke`` is little data; without
-    ``peers`` only this project is measured (and the limit, b3sum, plain TCP)."""
+    ``peers`` only this project is measured (and the limit, b3sum, plain TCP). ``results`` is where everybody writes,
+    beside the prepared data unless given."""
 
     folder: Path
     samples: int
@@ -28,6 +29,7 @@ class Bench:
     smoke: bool = False
     peers: bool = True
     source: Path = Path("/usr")
+    results: Path | None = None
     _disks: dict[str, Disk] = field(default_factory=dict)
 
     def disk(self, name: str) -> Disk:
@@ -49,9 +51,10 @@ class Bench:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder beside the prepared data, removed afterwards."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.folder))
+        """A folder for results, removed afterwards."""
+        place = self.results or self.folder
+        place.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix="scratch-", dir=place))
         try:
             yield path
         finally:

@@ -15,19 +15,19 @@ from tests.bench.peers import PACKAGES
 _CHECKOUT = Path(__file__).parents[2]
 
 
-def begin(words: list[str]) -> Run:
-    """A run that begins now."""
+def begin(words: list[str], results: Path) -> Run:
+    """A run that begins now; everybody writes below ``results``."""
     done = run(["git", "-C", _CHECKOUT, "rev-parse", "--short=12", "HEAD"], check=False)
     changed = run(["git", "-C", _CHECKOUT, "status", "--porcelain", "--untracked-files=no"], check=False)
     commit = done.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
     return Run(
         started=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), command=" ".join(["scripts/bench", *words]),
-        commit=commit, machine=machine(), programs=programs(),
+        commit=commit, machine=machine(results), programs=programs(),
     )  # fmt: skip
 
 
-def machine() -> dict[str, str]:
-    """Processor, memory, kernel, and how busy it is."""
+def machine(results: Path) -> dict[str, str]:
+    """Processor, memory, kernel, what results are written to, and how busy it is."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
@@ -37,8 +37,15 @@ def machine() -> dict[str, str]:
         "memory": format_size(memory),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "results on": filesystem(results),
         "load when it began": f"{os.getloadavg()[0]:.1f}",
     }
+
+
+def filesystem(folder: Path) -> str:
+    """The kind of filesystem that a folder lies on, or will when it is made."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    return run(["stat", "--file-system", "--format=%T", there]).stdout.strip()
 
 
 def programs() -> dict[str, str]:

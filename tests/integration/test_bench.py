@@ -32,7 +32,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def test_a_row_has_samples_checked_results_and_goals_with_figures(bench: Bench, tmp_path: Path) -> None:
-    run = place.begin([])
+    run = place.begin([], tmp_path)
     run.rows = [row := delta(bench)]
     assert [goal.what for goal in row.goals if goal.measured is None] == []
     for one in row.contestants:

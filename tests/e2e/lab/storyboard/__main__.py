@@ -31,8 +31,8 @@ def demo(firmware: str, keep: bool, interactive: bool, output: Path | None) -> N
     console = Console()
     if os.geteuid() != 0:
         raise click.ClickException("Building a host's disk needs root: sudo scripts/demo")
-    if (folder / "report.json").exists():
-        raise click.ClickException(f"'{folder}' holds the report of an earlier run: give another --output.")
+    if folder.exists() and any(folder.iterdir()):
+        raise click.ClickException(f"'{folder}' is not empty (an earlier run?): give another --output.")
     stage = Stage(folder, DemoReport(firmware), console)
     report = play(Options(folder, cast(Firmware, firmware), keep, interactive), stage)
     held = sum(check.held for check in report.checks)
