@@ -27,29 +27,9 @@ PACKAGES = (
 
 #: Beside those that no system of the lab has.
 _NO_MODULES = (
-    "drivers/nvdimm", "drivers/dax", "drivers/vfio", "drivers/accessibility", "drivers/cpufreq", "drivers/xen",
-    "drivers/iommu", "drivers/nvme/target", "drivers/net/ppp", "drivers/char/tpm", "drivers/char/ipmi",
-    "drivers/counter", "drivers/crypto", "drivers/extcon", "drivers/regulator", "drivers/rtc", "net/ax25", "net/can",
-    "net/netfilter", "net/ipv4/netfilter", "net/ipv6/netfilter", "net/bridge/netfilter", "net/sched", "net/6lowpan",
-    "net/dccp",
+    "drivers/vfio", "drivers/iommu", "drivers/rtc", "net/netfilter", "net/ipv4/netfilter", "net/ipv6/netfilter",
+    "net/bridge/netfilter", "net/sched",
 )  # fmt: skip
-#: Of these folders only what the lab's machines have.
-_KEPT_MODULES = {
-    "drivers/ata": ("ahci", "ata_generic", "ata_piix", "libahci", "libata"),
-    "drivers/hid": ("hid", "hid-generic", "usbhid"),
-    "drivers/input/keyboard": ("atkbd",),
-    "drivers/net/ethernet": ("intel", "realtek"),
-    "drivers/net/ethernet/intel": ("e1000", "e1000e", "igb"),
-    "drivers/net/ethernet/realtek": ("8139cp", "8139too"),
-    "drivers/usb/storage": ("uas", "usb-storage"),
-    "drivers/scsi": (
-        "megaraid", "mpt3sas", "raid_class", "scsi_common", "scsi_mod", "scsi_transport_sas", "scsi_transport_spi",
-        "sd_mod", "sg", "sr_mod", "virtio_scsi", "vmw_pvscsi",
-    ),
-    "fs": ("btrfs", "efivarfs", "ext4", "fat", "fuse", "isofs", "jbd2", "mbcache", "nls", "overlayfs", "squashfs",
-           "xfs"),
-    "fs/nls": ("nls_ascii", "nls_cp437", "nls_iso8859-1", "nls_utf8"),
-}  # fmt: skip
 #: What would wake up in the middle of a test on an emulated processor.
 _IDLE = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer")
 
@@ -107,7 +87,8 @@ def base(suite: Suite, packages: tuple[str, ...], cache: Path, say: Say) -> Path
 def _prepare(root: Path) -> None:
     """What all sources have in common."""
     version = rootfs.kernel_version(root)
-    modules.prune(root, version, (*modules.ABSENT, *_NO_MODULES), _KEPT_MODULES)
+    modules.prune(root, version, (*modules.ABSENT, *_NO_MODULES))
+    modules.prune_hwdb(root)
     run(["rm", "-rf", *root.glob("boot/initrd.img-*")])
     run(["rm", "-rf", *root.glob("var/cache/apt/*"), *root.glob("var/lib/apt/lists/*")])
     run(["chroot", root, "chpasswd"], input=f"root:{PASSWORD}\n".encode())

@@ -70,6 +70,7 @@ def configure(root: Path) -> None:
     run(["chroot", root, "systemctl", "-q", "mask", *idle])
     run(["chroot", root, "systemctl", "-q", "enable", "libvirtd.service", "ssh.service"])
     modules.prune(root, version, modules.ABSENT)
+    modules.prune_hwdb(root)
     _initramfs(root, version)
 
 
