@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,8 @@ def serving(
     secret: Path, repository: Path, scratch: Path, *, tls: bool, address: str = "127.0.0.1"
 ) -> Iterator[Served]:
     """``rekindle serve`` until the block ends, with a user of role restore."""
-    state, password = Path(tempfile.mkdtemp(prefix="server-", dir=scratch)), scratch / "password"
+    # On the repository's filesystem, for its objects are linked.
+    state, password = Path(tempfile.mkdtemp(prefix="server-", dir=repository.parent)), scratch / "password"
     password.write_text(_PASSWORD)
     password.chmod(0o600)
     root = _linked(repository, state / "served")
@@ -65,6 +67,7 @@ def serving(
     finally:
         process.terminate()
         process.wait(30)
+        shutil.rmtree(state)
 
 
 def _linked(repository: Path, root: Path) -> Path:
