@@ -4,8 +4,9 @@
 
 Root. The host is the demo's (``tests.e2e.lab.host_image.recipe``), with Debian's ``rear`` package beside; ``rear
 mkrescue`` runs in it with the settings a person would begin with: OUTPUT=ISO, and a backup that is somebody else's
-matter. What it notes of the disks is wrong (it sees those of the machine that builds), which a start up to its shell
-does not mind.
+matter; and with two that it needs here: no serial console (it takes the building machine's, and waits for that), and
+systemd's own libraries, which it misses in Debian 13. What it notes of the disks is wrong (it sees those of the machine
+that builds), which a start up to its shell does not mind.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ OUTPUT=ISO
 BACKUP=REQUESTRESTORE
 BOOTLOADER=GRUB
 ISO_DEFAULT=manual
+USE_SERIAL_CONSOLE="no"
+COPY_AS_IS+=( /usr/lib/x86_64-linux-gnu/systemd )
 KERNEL_VERSION={version}
 KERNEL_FILE=/boot/vmlinuz-{version}
 """
