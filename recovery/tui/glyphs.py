@@ -35,6 +35,8 @@ RUNNING = "►"
 WAITING = "○"
 FAILED = "×"
 FULL = "█"
+#: A bar inside a row of a list: on a highlighted row a whole block would look like a hole in it.
+AMOUNT = "■"
 EMPTY = "░"
 
 

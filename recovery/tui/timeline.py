@@ -9,7 +9,7 @@ from itertools import groupby
 
 from recovery.format.point import Point, PointSummary
 from recovery.tui.describe import age
-from recovery.tui.glyphs import FULL
+from recovery.tui.glyphs import AMOUNT
 from recovery.tui.widgets.choice import HEADING
 from recovery.units import format_size
 from recovery.when import When
@@ -98,7 +98,7 @@ class Timeline:
         else:
             most = max((changed(other) for other in details.values() if other.header.parent), default=0)
             cells = -(-changed(point) * _BAR // most) if most else 0
-            change = f"+{format_size(changed(point))} {FULL * cells}"
+            change = f"+{format_size(changed(point))} {AMOUNT * cells}"
         return f"{point.body.consistency:<11} {change:<18} {point.body.note}"
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ class Tour:
         before = ""
         while (text := self.machine.wait_for_screen(pattern, self.limit)) != before:
             before = text
+            time.sleep(2)  # an emulated processor takes a second from a screen's first frame to its last
         self.machine.screenshot(self.pictures / f"{name}.png")
         assert UNKNOWN not in text, f"{name}: a cell that is in no font\n{text}"
         self.seen.append(name)

@@ -163,8 +163,8 @@ def test_the_size_of_change_is_a_figure_and_a_bar() -> None:
     summaries = [PointSummary(id=p.id, host="h", created=p.header.created) for p in points.values()]
     shown = Timeline.of(summaries, at(NOW))
     rows = [shown.row(id, points) for id, _ in shown.rows(76) if id]
-    assert "offline     +4.69 GiB ████████" in rows[0]
-    assert "filesystem  +2.64 GiB █████" in rows[1]
+    assert "offline     +4.69 GiB ■■■■■■■■" in rows[0]
+    assert "filesystem  +2.64 GiB ■■■■■" in rows[1]
     assert rows[3].endswith("filesystem  first, 100 GiB")
     assert shown.row(rows_id := next(id for id, _ in shown.rows(76) if id), {}).endswith("reading ...") and rows_id
     assert max(map(len, rows)) <= 76
