@@ -15,6 +15,7 @@ from recovery.errors import RekindleError
 from recovery.events import RunFinished
 from recovery.plan.vm import VmPlan
 from recovery.tui.messages import EngineEvents, StreamLost
+from recovery.tui.pace import Pace
 from recovery.tui.run_model import RunModel
 from recovery.tui.run_text import (
     disk_figures,
@@ -33,7 +34,7 @@ from recovery.tui.widgets.panes import Bar, Lines, Pane
 from recovery.tui.work import in_thread, unexpected
 from recovery.units import format_duration
 
-#: Seconds between two redraws, and before listening again after the engine was lost.
+#: Seconds between two redraws at least (``Pace``), and before listening again after the engine was lost.
 REDRAW_SECONDS = 0.25
 RELISTEN_SECONDS = 2.0
 #: Cells at the left of bars and graph (``console.tcss``).
@@ -60,6 +61,7 @@ class RestoreScreen(ConsoleScreen):
     def __init__(self) -> None:
         super().__init__()
         self.model = RunModel()
+        self._pace = Pace()
         self._gone = threading.Event()
         self._listening = 0
         self._dirty = True
@@ -86,7 +88,7 @@ class RestoreScreen(ConsoleScreen):
     def on_mount(self) -> None:
         """Catch up with the run and follow it."""
         self.query_one("#stop").focus()
-        self.set_interval(REDRAW_SECONDS, self.redraw)
+        self.set_interval(REDRAW_SECONDS, self.follow)
         self.attach()
 
     def on_unmount(self) -> None:
@@ -175,8 +177,14 @@ class RestoreScreen(ConsoleScreen):
 
     # --- drawing ----------------------------------------------------------------------------------------------
 
+    def follow(self) -> None:
+        """Four times a second: draw, unless the processor is needed elsewhere."""
+        if self._pace.due():
+            self.redraw()
+
     def redraw(self) -> None:
-        """Show the model. Called four times a second; the clock in the header moves always."""
+        """Show the model; the clock in the header moves always."""
+        self._pace.drawing()
         model = self.model
         plan = model.plan
         now = time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 from textual.containers import VerticalScroll
 from textual.reactive import reactive
+from textual.visual import VisualType
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -16,6 +17,23 @@ class Lines(Static):
 
     def __init__(self, text: str | Text = "", *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(text, id=id, classes=classes, markup=False)
+        self._shown: VisualType = text
+
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        """Show other text. The same again costs nothing, and as many lines as before no new layout of the screen."""
+        before, self._shown = self._shown, content
+        if content == before:
+            return
+        height = self._height_of(content)
+        super().update(content, layout=layout and (not height or height != self._height_of(before)))
+
+    def _height_of(self, content: VisualType) -> int:
+        """Lines that the text takes; 0 when that is not known, or when there is none."""
+        width = self.size.width
+        text = content.plain if isinstance(content, Text) else content
+        if not isinstance(text, str) or not width or any(len(line) > width for line in text.split("\n")):
+            return 0
+        return text.count("\n") + 1 if text else 0
 
 
 class Pane(VerticalScroll, can_focus=False):
