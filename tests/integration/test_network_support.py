@@ -56,9 +56,9 @@ def asked(way: Link, sender: Sender, times: int) -> list[float]:
 
 def test_a_far_way_takes_its_time() -> None:
     with link(delay=0.03) as way:
-        far = min(asked(way, Sender(way), 10))
+        far = min(asked(way, Sender(way), 30))  # the least of many: the machine may be busy
     with link(delay=0.0) as way:
-        near = min(asked(way, Sender(way), 10))
+        near = min(asked(way, Sender(way), 30))
     assert 0.029 <= far - near <= 0.045
 
 

@@ -59,7 +59,7 @@ class Medium:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
         (folder / "password").write_text(":\n")
 
-    def talk(self, command: str, until: str, keys: bytes = b"", then: str = "", seconds: float = 40) -> str:
+    def talk(self, command: str, until: str, keys: bytes = b"", then: str = "", seconds: float = 120) -> str:
         script = STAGE.format(tmp=self.folder, rootfs=ROOTFS, root=ROOT, run=f"sh -c {shell_quote(command)}")
         (self.folder / "stage.sh").write_text(textwrap.dedent(script))
         child, terminal = pty.fork()
@@ -99,7 +99,11 @@ def shell_quote(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-SSH = "sleep 2; ssh -p 2222 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR "
+#: Once the port is open; ``sh`` knows no /dev/tcp.
+SSH = (
+    "until bash -c ': < /dev/tcp/127.0.0.1/2222' 2> /dev/null; do sleep 0.1; done; "
+    "ssh -p 2222 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR "
+)
 
 
 @pytest.fixture

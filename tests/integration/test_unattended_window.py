@@ -31,7 +31,7 @@ class Window:
         os.close(inner)
         self.text = ""
 
-    def sees(self, words: str, seconds: float = 30) -> bool:
+    def sees(self, words: str, seconds: float = 60) -> bool:
         deadline = time.monotonic() + seconds
         while words not in self.text and time.monotonic() < deadline:
             if select.select([self.terminal], [], [], 0.2)[0]:

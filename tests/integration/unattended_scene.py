@@ -104,7 +104,7 @@ def scene(rig: tuple[ServerRig, Point, Path], tmp_path: Path, monkeypatch: pytes
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

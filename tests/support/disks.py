@@ -40,7 +40,7 @@ class FailingDisk:
         ).stdout.strip()
 
     def _wait(self, size: int) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self._export.stat().st_size != size:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._process.kill()

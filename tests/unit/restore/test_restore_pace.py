@@ -165,7 +165,7 @@ def test_reads_that_end_change_the_number_of_readers() -> None:
     threads = [threading.Thread(target=read) for _ in range(10)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while pace.reading.limit < 8 and time.monotonic() < deadline:
         time.sleep(0.05)
     stop.set()

@@ -45,7 +45,7 @@ def test_network_is_skipped_when_there_is_an_address_and_esc_shows_it() -> None:
             await c.on("Repository")
             await c.press("escape")
             await c.on("Network")
-            assert ADDRESS in c.text
+            await c.shows(ADDRESS)
             await c.press("enter")
             await c.on("Repository")
 

@@ -25,8 +25,8 @@ def test_the_list_of_tasks_says_what_they_do() -> None:
     async def test() -> None:
         async with console(FakeEngine(address=True), task="") as c:
             await c.on("Task")
-            assert "> Restore a host" in c.text
-            assert "Supermicro X11, UEFI, 64.0 GiB of memory, 4 disks" in c.text
+            await c.shows("> Restore a host")
+            await c.shows("Supermicro X11, UEFI, 64.0 GiB of memory, 4 disks")
             await c.press("down", "down", "down")
             await c.shows("Each disk is compared with the point")
             await c.press("escape")
@@ -51,7 +51,7 @@ def test_some_disks_nothing_is_chosen_and_the_system_is_left_alone() -> None:
             await c.press("enter")
             await c.on("Target disks")
             await c.shows("[ ] Make it boot here")
-            assert c.text.count("not restored") == 2
+            await c.until(lambda: c.text.count("not restored") == 2, "two disks that are not restored")
             c.app.screen.query_one("#continue").focus()
             await c.press("enter")
             await c.shows("No disk has a target")
@@ -99,8 +99,8 @@ def test_repair_needs_no_repository() -> None:
         async with console(engine, task="repair") as c:
             await c.on("Repair")
             await c.shows("[x] sda")
-            assert "[ ] nvme0n1" in c.text
-            assert " -  sdb" in c.text
+            await c.shows("[ ] nvme0n1")
+            await c.shows(" -  sdb")
             c.app.screen.query_one("#continue").focus()
             await c.press("enter")
             await c.on("Plan")
@@ -153,7 +153,7 @@ def test_a_repair_of_a_blank_disk_is_refused_by_the_plan() -> None:
             await c.press("enter")
             await c.on("Plan")
             await c.shows("The repair is refused: 1 error")
-            assert "( Continue )" in c.text
+            await c.shows("( Continue )")
 
     run(test)
 
@@ -201,17 +201,17 @@ def test_remote_access_is_off_until_it_is_turned_on() -> None:
     async def test() -> None:
         async with console(FakeEngine(address=True), task="remote") as c:
             await c.shows("SSH          off")
-            assert "Status page  off" in c.text
+            await c.shows("Status page  off")
             await c.press("right", "enter")
             await c.shows("ssh root@192.168.1.20")
-            assert "8Q2K-7Z0M-4TXA" in c.text
+            await c.shows("8Q2K-7Z0M-4TXA")
             await c.press("right", "right", "enter")
             await c.shows("http://192.168.1.20/3FHK-20TZ-9PWE")
             await c.press("right", "enter")
             await c.shows("SSH          off")
             await c.press("enter")  # OK has the focus
             await c.on("Task")
-            assert "8Q2K" not in c.text
+            await c.gone("8Q2K")
 
     run(test)
 
