@@ -68,6 +68,17 @@ def assemble(tmp_path: Path, name: str, epoch: int = 1795392000) -> Path:
     return request.output
 
 
+@pytest.fixture(scope="module")
+def assembled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return assemble(tmp_path_factory.mktemp("assembly"), "one")
+
+
+@pytest.fixture
+def iso(assembled: Path, tmp_path: Path) -> Path:
+    """A copy of it, which a test may damage."""
+    return shutil.copyfile(assembled, tmp_path / "x.iso")
+
+
 def test_two_assemblies_are_the_same_bytes_and_another_date_is_another_image(tmp_path: Path) -> None:
     first, second = assemble(tmp_path, "one"), assemble(tmp_path, "two")
     assert hashlib.sha256(first.read_bytes()).digest() == hashlib.sha256(second.read_bytes()).digest()
@@ -75,8 +86,7 @@ def test_two_assemblies_are_the_same_bytes_and_another_date_is_another_image(tmp
     assert first.read_bytes() != other.read_bytes()
 
 
-def test_the_iso_boots_by_both_firmwares_as_cd_and_as_disk(tmp_path: Path) -> None:
-    iso = assemble(tmp_path, "one")
+def test_the_iso_boots_by_both_firmwares_as_cd_and_as_disk(iso: Path, tmp_path: Path) -> None:
     said = run(["xorriso", "-indev", iso, "-report_el_torito", "plain", "-report_system_area", "plain"])
     report = said.stdout
     assert f"Volume id    : '{LABEL}'" in report + said.stderr
@@ -102,8 +112,7 @@ def test_the_iso_boots_by_both_firmwares_as_cd_and_as_disk(tmp_path: Path) -> No
         assert run(["mtype", "-i", esp, f"::EFI/boot/{name}"]).stdout == content
 
 
-def test_the_file_systems_are_laid_in_the_right_order(tmp_path: Path) -> None:
-    iso = assemble(tmp_path, "one")
+def test_the_file_systems_are_laid_in_the_right_order(iso: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(["xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/", out])
     assert (out / "rekindle/filesystem.module").read_text() == "base.squashfs\nrekindle.squashfs\n"
@@ -115,8 +124,7 @@ def test_the_file_systems_are_laid_in_the_right_order(tmp_path: Path) -> None:
     assert "menuentry" in (out / "boot/grub/grub.cfg").read_text()
 
 
-def test_the_image_carries_checksums_of_every_byte_and_tells_what_is_damaged(tmp_path: Path) -> None:
-    iso = assemble(tmp_path, "one")
+def test_the_image_carries_checksums_of_every_byte_and_tells_what_is_damaged(iso: Path, tmp_path: Path) -> None:
     with Image(iso) as image:
         manifest = read_manifest(image.read, "it")
         assert check(image.read, manifest, events.ignore) == []
@@ -135,8 +143,7 @@ def test_the_image_carries_checksums_of_every_byte_and_tells_what_is_damaged(tmp
             assert [damage.name for damage in check(image.read, manifest, events.ignore)] == [name]
 
 
-def test_the_netboot_folder_is_laid_out_from_the_iso(tmp_path: Path) -> None:
-    iso = assemble(tmp_path, "one")
+def test_the_netboot_folder_is_laid_out_from_the_iso(iso: Path, tmp_path: Path) -> None:
     folder = tmp_path / "netboot"
     for _ in range(2):  # again over the first
         lay_netboot(iso, folder, "http://10.98.0.1:8080/rekindle")
@@ -157,8 +164,7 @@ def test_the_netboot_folder_is_laid_out_from_the_iso(tmp_path: Path) -> None:
         assert "@" not in (folder / file).read_text()
 
 
-def test_a_damaged_iso_is_not_laid_out(tmp_path: Path) -> None:
-    iso = assemble(tmp_path, "one")
+def test_a_damaged_iso_is_not_laid_out(iso: Path, tmp_path: Path) -> None:
     good = iso.read_bytes()
     at = good.index(b"debian" * 9)
     iso.write_bytes(good[:at] + b"X" + good[at + 1 :])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -48,11 +49,20 @@ def content(seed: int, size: int = 24 * MIB + 512 * 5) -> bytes:
     return b"".join(parts)[-size:]
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> tuple[Repository, Point, bytes]:
-    repository = new_repository(tmp_path / "r")
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, Point, bytes]:
+    """What each test gets a copy of."""
+    repository = new_repository(tmp_path_factory.mktemp("model") / "r")
     data = content(1)
     return repository, commit(repository, "hv1", {"disk1": store_disk(repository, data)}), data
+
+
+@pytest.fixture
+def made(model: tuple[Repository, Point, bytes], tmp_path: Path) -> tuple[Repository, Point, bytes]:
+    repository, point, data = model
+    assert isinstance(repository.store, DirectoryStore)
+    shutil.copytree(repository.store.root, tmp_path / "r")
+    return Repository(open_local(tmp_path / "r"), repository.file, repository.keys), point, data
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 
 from rich.segment import Segment
 from textual import events
+from textual._context import visible_screen_stack
+from textual.geometry import Region
 from textual.keys import _character_to_key
 
 from recovery.engine.api import EngineApi
@@ -70,9 +72,20 @@ class Console:
         return [line.rstrip() for line in text.split("\n")][: self.app.size.height]
 
     @property
+    def top(self) -> str:
+        """The first line of ``lines``, without drawing the others: it is looked at in every step of every test."""
+        screen = self.app.screen
+        visible_screen_stack.set(self.app._background_screens)
+        size = screen._compositor.size
+        if not size:
+            return ""
+        first = screen._compositor._render_chops(Region(0, 0, size.width, 1), lambda y: y == 0)[0]
+        return "".join(strip.text for strip in first.values() if strip is not None).rstrip()
+
+    @property
     def title(self) -> str:
         """The left part of the title line."""
-        return self.lines()[0].strip().split("   ")[0]
+        return self.top.strip().split("   ")[0]
 
     @property
     def text(self) -> str:
