@@ -14,7 +14,16 @@ from recovery.format import keys
 
 # How long an example takes says something about the machine, nothing about the code.
 hypothesis.settings.register_profile("rekindle", deadline=None)
+# ``scripts/test --fast`` (``--hypothesis-profile few``): a glance at what the whole run looks at with 100 examples.
+hypothesis.settings.register_profile("few", deadline=None, max_examples=15)
 hypothesis.settings.load_profile("rekindle")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole files are handed to two workers in this order (``scripts/test``): first those with slow tests, the many
+    small ones last, so that no worker sits at a long file when the other has nothing left to do."""
+    slow = {item.path for item in items if "slow" in item.keywords}
+    items.sort(key=lambda item: (item.path not in slow, "unit" in item.path.parts))
 
 
 @pytest.fixture(autouse=True)
@@ -27,15 +36,29 @@ def own_cache(
         monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
-@pytest.fixture(autouse=True)
-def cheap_secrets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+#: What makes a passphrase and a password slow to try: where, by which name, and how little of it is enough here.
+_COSTS = [(keys, "ARGON2_MEMORY_KIB", 64), (keys, "ARGON2_ITERATIONS", 1), (keys, "ARGON2_LANES", 1),
+          (users, "_MEMORY_KIB", 64), (users, "_PASSES", 1), (users, "_LANES", 1)]  # fmt: skip
+_STRONG = [(module, name, getattr(module, name)) for module, name, _ in _COSTS]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cheap_secrets() -> Iterator[None]:
     """A passphrase and a password cost 64 MiB and a third of a second, on purpose; here that would be most of the
-    tests' time. Key files and password hashes carry their cost, so other processes read them as cheaply."""
-    if "strong_secrets" not in request.keywords:
-        for name, value in (("ARGON2_MEMORY_KIB", 64), ("ARGON2_ITERATIONS", 1), ("ARGON2_LANES", 1)):
-            monkeypatch.setattr(keys, name, value)
-        for name, value in (("_MEMORY_KIB", 64), ("_PASSES", 1), ("_LANES", 1)):
-            monkeypatch.setattr(users, name, value)
+    tests' time. Key files and password hashes carry their cost, so other processes read them as cheaply. For the
+    whole session: repositories that the tests of a file share are made by fixtures of the file."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in _COSTS:
+            patch.setattr(module, name, value)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def strong_secrets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost what they cost where a test is about that."""
+    if "strong_secrets" in request.keywords:
+        for module, name, value in _STRONG:
+            monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture

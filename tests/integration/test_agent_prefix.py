@@ -135,6 +135,7 @@ def wait_until(what: str, done: object, world: World, *, seconds: float = 900.0)
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_every_point_is_a_prefix_whatever_is_killed(world: World, tmp_path: Path) -> None:
     chance = random.Random(_SEED)
     world.start_server()
@@ -181,6 +182,7 @@ def test_every_point_is_a_prefix_whatever_is_killed(world: World, tmp_path: Path
     assert status["state"] == "stopped" and status["points"][-1]["id"] == summaries[-1].id
 
 
+@pytest.mark.slow
 def test_a_second_capture_between_two_points_is_found_out_and_nothing_is_lost(world: World, tmp_path: Path) -> None:
     """Somebody else's point comes between: what waits is thrown away, and the agent begins anew by a full compare."""
     world.start_server()

@@ -78,6 +78,7 @@ def new_disk(source: random.Random, out: Path, data: bytes) -> bytes:
     return out.read_bytes() if out.exists() else b""
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_run_again(world: FaultWorld, proxy: Faults, tmp_path: Path) -> None:
     """Kills count that hit a running process; a restore that came to its end is checked, and another disk follows."""
     source, out = random.Random(_SEED), tmp_path / "out.img"
@@ -116,6 +117,7 @@ def test_killed_at_random_moments_and_run_again(world: FaultWorld, proxy: Faults
     assert marked >= _KILLS // 5, "the moments do not hit the restore"
 
 
+@pytest.mark.slow
 def test_what_was_restored_is_not_fetched_again(world: FaultWorld, proxy: Faults, tmp_path: Path) -> None:
     """The figures of the report: after a kill in the middle at most 1.1 times the rest."""
     out = tmp_path / "out.img"

@@ -83,6 +83,7 @@ class Recorder:
         return bytes(disk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a stranger's disk", "the host's own disk", "a disk half restored"])
 def test_whenever_the_power_fails_the_disk_does_not_half_boot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

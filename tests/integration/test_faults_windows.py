@@ -18,7 +18,7 @@ from tests.support.repositories import PASSPHRASE
 from tests.support.server import PASSWORD
 from tests.support.windows import Console, Service
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 _RATE = 400_000
 

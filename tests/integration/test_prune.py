@@ -148,6 +148,7 @@ print(left)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_whole_points(tmp_path: Path) -> None:
     """SIGKILL before one of its system calls that change something, in the first run or in one that deletes packs."""
     history = History(tmp_path / "r")
@@ -226,6 +227,7 @@ def test_a_capture_that_outlasts_the_grace_fails_and_succeeds_when_it_is_run_aga
     assert check(repository, read_data=True).ok
 
 
+@pytest.mark.slow
 def test_captures_and_prunes_side_by_side(tmp_path: Path) -> None:
     """Content comes and goes and comes again, so that captures find it in packs that are about to be deleted."""
     repository = new_repository(tmp_path / "r")

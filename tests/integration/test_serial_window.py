@@ -19,7 +19,11 @@ from tests.support.repositories import PASSPHRASE
 from tests.support.server import PASSWORD
 from tests.support.windows import Console, Service
 
-pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root and loop devices")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root and loop devices"),
+]
 
 ENTER, DOWN, SHIFT_TAB = b"\r", b"\x1b[B", b"\x1b[Z"
 

@@ -91,6 +91,7 @@ def test_a_disk_that_goes_away_is_refused(repository: Repository, tmp_path: Path
     expect_failure_then_success(repository, path, path.unlink, DeviceError)
 
 
+@pytest.mark.slow
 def test_an_image_whose_reader_dies_is_an_error(repository: Repository, tmp_path: Path) -> None:
     """The daemon that shows a qcow2 as a file is killed while the disk is read: no zeros, no hanging."""
     image = tmp_path / "disk.qcow2"
@@ -128,6 +129,7 @@ def test_of_two_captures_at_once_one_is_told_and_nothing_is_lost(repository: Rep
     assert read_back(repository, point) == b.read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_resumes_cheaply(repository: Repository, tmp_path: Path) -> None:
     assert isinstance(repository.store, DirectoryStore)
     path = noise(tmp_path / "disk.img", 200 * MIB)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recovery.format.point import Point, PointBody, PointDisk, PointHeader
@@ -135,7 +135,6 @@ def test_the_disk_of_boot_is_the_one_to_start_from() -> None:
     assert boot_disk(point(SystemFacts(), *disks), []) == ""
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_nothing_is_ever_overlapped(data: st.DataObject) -> None:
     label: TableKind = data.draw(st.sampled_from(["gpt", "mbr"]))

@@ -91,6 +91,7 @@ def test_the_terminal_says_what_it_can_draw(environment: dict[str, str], expecte
     assert charset(environment) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "allowed"), [("ascii", set(map(chr, range(32, 127)))), ("basic", CP437)])
 def test_every_screen_in_other_characters(name: str, allowed: set[str]) -> None:
     async def test() -> None:

@@ -25,6 +25,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["linux", "vt220", "xterm-256color"])
 def test_the_operator_finds_its_way(term: str, tmp_path: Path) -> None:
     with TmuxMachine(*CONSOLE, term=term) as screen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recovery.layout import Content, Partition, PartitionTable
@@ -32,7 +32,6 @@ def test_every_disk_of_every_recorded_machine(path: Path, width: int) -> None:
             assert f"{part.number}" in lines[0] + "".join(lines[3:]), (disk.path, part)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(1, 10**13), min_size=1, max_size=60), st.integers(20, 200))
 def test_boxes_fill_the_width_exactly(sizes: list[int], width: int) -> None:
     found = [Segment(size, "ext4 'a'", str(number)) for number, size in enumerate(sizes, 1)]
@@ -106,7 +105,6 @@ def test_a_pause_is_seen_and_the_top_is_the_highest_rate() -> None:
     assert bars([1.0, 1000.0], 1) == ["▁█"]  # what is not nothing is seen
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e12)), max_size=50), st.integers(0, 100), st.integers(1, 4))
 def test_any_history_can_be_drawn(history: list[tuple[float, float]], columns: int, rows: int) -> None:
     found = rates(sorted(history), columns)

@@ -27,7 +27,11 @@ from tests.unit.tui.fake_engine import BLANK, NOW, PASSPHRASE, PASSWORD, USED, U
 
 #: Sizes whose screens are kept; 80x24 is only looked at.
 KEPT = [(80, 25), (160, 50)]
-SIZES = pytest.mark.parametrize("size", [*KEPT, (80, 24)], ids=lambda size: f"{size[0]}x{size[1]}")
+SIZES = pytest.mark.parametrize(
+    "size",
+    [(80, 25), *(pytest.param(size, marks=pytest.mark.slow) for size in ((160, 50), (80, 24)))],
+    ids=lambda size: f"{size[0]}x{size[1]}",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +137,7 @@ def test_every_screen(size: tuple[int, int]) -> None:
             await look("Restore")
             await c.press("enter")
             await c.shows("Stop the restore?")
-            assert c.text.count("[>") == 1  # one focus on the screen
+            await c.until(lambda: c.text.count("[>") == 1, "one focus on the screen")
             check_screen(c, "Restore (stop)")  # clocks show beside that dialog
             await c.press("escape")
             engine.hold.set()

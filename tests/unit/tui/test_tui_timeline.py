@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recovery.errors import UsageError
@@ -114,7 +114,6 @@ def test_what_is_no_time_is_refused_with_examples(typed: str) -> None:
     assert "yesterday 14:00" in error.value.hint
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=20))
 def test_nothing_typed_breaks_it(typed: str) -> None:
     with contextlib.suppress(UsageError):
