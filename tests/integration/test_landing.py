@@ -112,6 +112,7 @@ class Host:
 
     def capture(self, folder: Path) -> tuple[Repository, Point]:
         repository = new_repository(folder)
+        os.sync()  # a loop device may write to its file for a moment after it is gone
         if self.sector == 512:
             return repository, take(repository, self.image)
         with loop(self.image, sector=self.sector) as device:
