@@ -29,6 +29,8 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes in use by the filesystem, where that is known."""
     minimum: int | None = None
     """Bytes that the filesystem's own tool says it can be shrunk to, where it was asked (ext2/3/4, btrfs)."""
+    unclean: str = ""
+    """Why only its own system may write to it, as a clause (NTFS that was not shut down); empty when it was."""
 
 
 class Partition(msgspec.Struct, frozen=True, kw_only=True):
@@ -262,3 +264,25 @@ class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
     initramfs: str = ""
     bootloader: str = ""
     network: tuple[Address, ...] = ()
+
+
+class WindowsSystem(msgspec.Struct, frozen=True, kw_only=True):
+    """A Windows found on the captured disks. ``volume`` is where (``disk1:3``).
+
+    ``drivers`` are the storage drivers that it has (services of its registry whose file is there); None where its
+    registry could not be looked into, and ``problem`` is why, in a sentence. ``hibernated``: a session sleeps in it
+    (hibernation, or Windows' fast start); ``unclean`` is why else only Windows may write to its volume, as a clause.
+    """
+
+    volume: str
+    name: str = "Windows"
+    drivers: tuple[str, ...] | None = None
+    problem: str = ""
+    damaged: bool = False
+    """The problem is of its registry, not of the machine that looked."""
+    hibernated: bool = False
+    unclean: str = ""
+
+
+#: ``SystemFacts.os_id`` of a host that is Windows; Linux has its ID of os-release.
+WINDOWS = "windows"

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from recovery.machine.model import Bus, Disk
+from recovery.machine.modules import modules_in_use
+
+__all__ = ["kernel_modules", "module_name", "modules_in_use", "needed_of", "wanted_modules"]
 
 #: Modules by bus. Beside those in use, the usual controllers of the bus: the disk may be moved once more.
 BUS_MODULES: Mapping[Bus, tuple[str, ...]] = {
@@ -26,24 +29,6 @@ def wanted_modules(disks: Iterable[Disk], in_use: Iterable[str]) -> list[str]:
     names = [*in_use]
     for disk in disks:
         names += BUS_MODULES.get(disk.bus, ("sd_mod",))
-    return list(dict.fromkeys(_plain(name) for name in names))
-
-
-def modules_in_use(disk: str, sysfs: Path = Path("/sys")) -> list[str]:
-    """The modules that drive ``disk`` (``/dev/nvme0n1``) on this machine now, the disk's own first.
-
-    A driver built into the medium's kernel has no module and is given by the driver's name.
-    """
-    place = sysfs / "class/block" / Path(disk).resolve().name
-    names = []
-    if place.exists():
-        for folder in [place.resolve(), *place.resolve().parents]:
-            driver = folder / "driver"
-            if driver.is_symlink():
-                module = driver.resolve() / "module"
-                names.append((module if module.exists() else driver).resolve().name)
-            if folder == sysfs.resolve():
-                break
     return list(dict.fromkeys(_plain(name) for name in names))
 
 

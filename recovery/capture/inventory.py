@@ -29,6 +29,7 @@ from recovery.capture.tree import Tree
 from recovery.capture.vmplaces import VmPlace, find_places, map_still, with_occupancies
 from recovery.capture.vms import read_vms, virtual_size
 from recovery.capture.volumes import FILESYSTEMS, Volume, find_volume
+from recovery.capture.windows import as_host, look_at_ntfs
 from recovery.errors import RekindleError
 from recovery.layout import (
     Content,
@@ -39,6 +40,7 @@ from recovery.layout import (
     SystemFacts,
     VirtualMachine,
     VolumeGroup,
+    WindowsSystem,
 )
 
 #: Told a warning in a whole sentence.
@@ -62,6 +64,9 @@ class Inventory:
     system: SystemFacts = SystemFacts()
     vms: list[VirtualMachine] = field(default_factory=list)
     places: list[VmPlace] = field(default_factory=list)
+    windows: list[WindowsSystem] = field(default_factory=list)
+    architecture: str = ""
+    """Of the Windows found first."""
     firmware: Decision = Decision("unknown", False, "nothing was looked at")
 
 
@@ -83,6 +88,7 @@ def take_inventory(
             esp_files = list_esp(esp.extents[0])
         except RekindleError as error:
             warn(f"The EFI system partition was not looked into: {error.message}")
+    _look_at_windows(inventory, warn)
     grub: list[str] = []
     esp_mounted = False
     if os.geteuid() == 0:
@@ -220,6 +226,19 @@ def _add_lv(lv: MappedVolume, inventory: Inventory) -> Content:
     return content
 
 
+def _look_at_windows(inventory: Inventory, warn: Warn) -> None:
+    """NTFS: whether it was left whole, and the Windows on it."""
+    for index, volume in enumerate(inventory.volumes):
+        if volume.content.kind != "ntfs" or len(volume.extents) != 1:
+            continue
+        found = look_at_ntfs(volume, warn, inside=os.geteuid() == 0)
+        inventory.volumes[index] = _replace_content(volume, found.content)
+        if found.windows is not None:
+            inventory.windows.append(found.windows)
+            inventory.architecture = inventory.architecture or found.architecture
+    _carry_used(inventory)
+
+
 def _look_at_systems(
     inventory: Inventory,
     esp: str,
@@ -247,6 +266,9 @@ def _look_at_systems(
             inventory.volumes[index] = _replace_content(volume, content)
         _carry_used(inventory)
         root = _choose_root(inventory.volumes, folders)
+        if root is None and inventory.windows:
+            inventory.system = as_host(inventory.windows[0], inventory.architecture, esp)
+            return None
         if root is None:
             warn("No operating system was found on the disks.")
             return None

@@ -24,7 +24,10 @@ _OPTIONS = {
     "ext4": "ro,noload",
     "xfs": "ro,norecovery,nouuid",
     "btrfs": "ro,rescue=nologreplay",
+    "ntfs": "ro",
 }
+#: Where the driver has another name than the filesystem. The kernel's own for NTFS is on few machines.
+_DRIVERS = {"ntfs": "ntfs-3g"}
 
 
 @contextlib.contextmanager
@@ -37,7 +40,18 @@ def mounted(volume: Volume) -> Iterator[Path]:
         target.mkdir()
         options = f"{_OPTIONS[volume.content.kind]},nodev,nosuid,noexec,loop"
         options += f",offset={extent.offset},sizelimit={extent.length}"
-        run(["mount", "-t", volume.content.kind, "-o", options, extent.path, target], timeout=300)
+        run(
+            [
+                "mount",
+                "-t",
+                _DRIVERS.get(volume.content.kind, volume.content.kind),
+                "-o",
+                options,
+                extent.path,
+                target,
+            ],
+            timeout=300,
+        )
         try:
             yield target
         finally:

@@ -148,6 +148,7 @@ def commit_point(
         md_arrays=tuple(inventory.arrays),
         luks_volumes=tuple(inventory.encrypted),
         vms=tuple(inventory.vms),
+        windows=tuple(inventory.windows),
         note=request.note,
         captured_by=f"rekindle {__version__}",
         duration=time.time() - facts.started,

@@ -28,6 +28,7 @@ from recovery.layout import (
     SystemFacts,
     VirtualMachine,
     VolumeGroup,
+    WindowsSystem,
 )
 
 #: How consistent a point is: like after a power cut; filesystems frozen; applications told.
@@ -156,6 +157,8 @@ class PointBody(msgspec.Struct, frozen=True, kw_only=True):
     md_arrays: tuple[MdArray, ...] = ()
     luks_volumes: tuple[LuksVolume, ...] = ()
     vms: tuple[VirtualMachine, ...] = ()
+    windows: tuple[WindowsSystem, ...] = ()
+    """Every Windows found on the disks; where it is the host itself, ``system`` says so too."""
     note: str = ""
     captured_by: str = ""
     duration: float = 0.0

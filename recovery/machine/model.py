@@ -41,6 +41,8 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     content: Content = Content()
     """What lies on the whole disk when it has no partition table."""
     volume_groups: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    """The kernel modules that drive it here, its own first, those of its controllers after it; empty: not known."""
     systems: tuple[str, ...] = ()
     """What a person would miss: names of operating systems, hosts or VMs found on it, where known."""
 

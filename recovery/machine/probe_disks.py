@@ -14,6 +14,7 @@ from recovery.errors import CommandError
 from recovery.layout import Partition, PartitionTable, TableKind
 from recovery.machine.identity import ambiguous_ids, bus_of, disk_id, normal_words, normal_wwn
 from recovery.machine.model import Disk
+from recovery.machine.modules import modules_in_use
 from recovery.machine.probe_busy import MEDIUM_LABEL, MEDIUM_REASONS, Node, busy_reasons, is_boot_medium
 from recovery.machine.probe_volumes import Volumes, blkid, said
 
@@ -126,6 +127,7 @@ def probe_disk(node: Node, sysfs: Path, volumes: Volumes, repositories: Mapping[
         busy=busy,
         table=table,
         content=content,
+        modules=tuple(modules_in_use(path, sysfs)),
         volume_groups=tuple(sorted({volumes.pv_groups[u] for u in uuids if u in volumes.pv_groups})),
     )
 

@@ -24,7 +24,7 @@ PROMISES_BROKEN: tuple[Status, ...] = ("adapt-failed", "no-boot", "broken")
 
 ROOM = Path(__file__).parents[3] / "recovery"
 #: The code that decides whether a restored system boots. Windows, servers and stores do not.
-_DECIDING = ("adapt", "machine", "plan", "layout.py", "restore", "format", "capture")
+_DECIDING = ("adapt", "machine", "plan", "layout.py", "restore", "format", "capture", "windows")
 
 
 class Result(msgspec.Struct):
