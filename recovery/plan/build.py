@@ -18,6 +18,7 @@ from recovery.plan.losses import losses
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 from recovery.plan.names import BOOT_TYPES
 from recovery.plan.togpt import check_to_gpt
+from recovery.plan.windows import check_windows
 from recovery.units import format_size
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
@@ -57,6 +58,7 @@ def build_plan(
         *check_growth(pairs, choices, growth),
         *check_journals(point, pairs, laid_out),
         *check_to_gpt(point, pairs, machine, choices, laid_out),
+        *check_windows(point, pairs, machine, choices, laid_out),
         *checks.check_memory_for_speed(machine),
     ]
     assignments = tuple(

@@ -52,6 +52,9 @@ CHECKS: tuple[Check, ...] = (
           ("gpt-converted", "gpt-refused",
            "firmware-differs", "firmware-converted", "firmware-unknown", "secure-boot-on", "secure-boot-off"),
           devices=True),
+    Check("adapt", "Windows was shut down, and has drivers for this machine's disks",
+          ("windows-hibernated", "windows-unclean", "windows-registry", "windows-driver-missing", "windows-usb",
+           "windows-moved", "windows-firmware", "windows-bitlocker", "windows-adapted"), devices=True, writes=True),
     Check("adapt", "no volume group or filesystem of the same name on other disks",
           ("lvm-name-clash", "duplicate-uuid"), devices=True, writes=True),
 )  # fmt: skip

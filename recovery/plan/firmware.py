@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recovery.format.point import Point, PointDisk
-from recovery.layout import PartitionTable
+from recovery.layout import WINDOWS, Firmware, PartitionTable
 from recovery.machine import bootroom
 from recovery.machine.bootroom import BootPartition
 from recovery.machine.model import Disk, Machine
@@ -53,6 +53,8 @@ def conversion(point: Point, pairs: Pairs, machine: Machine, choices: Choices) -
     was, now = point.body.firmware, machine.firmware
     if "unknown" in (was, now) or was == now or not pairs:
         return None
+    if point.body.system.os_id == WINDOWS:
+        return _windows(now)
     refusal = _no_loader(point)
     if refusal:
         return Conversion(refused=refusal)
@@ -71,6 +73,11 @@ def missing_boot(point: Point, pairs: Pairs, machine: Machine, choices: Choices)
     """The same for a host that is repaired: nobody knows how it was started, so only what its disks lack is made."""
     if machine.firmware == "unknown" or not pairs or all(target.blank for _, target in pairs):
         return None
+    if point.body.system.os_id == WINDOWS:
+        tables = {source.name: source.table for source, _ in pairs}
+        starts = any(table.kind == "mbr" for table in tables.values())
+        starts = bool(bootroom.existing_esp(tables)) if machine.firmware == "uefi" else starts
+        return None if starts else _windows(machine.firmware)
     to = _to_uefi if machine.firmware == "uefi" else _to_bios
     found = to(point, pairs, choices)
     # A BIOS may start it all the same: what is in the boot sector cannot be seen in a plan.
@@ -99,6 +106,11 @@ def check_repaired(point: Point, pairs: Pairs, machine: Machine, choices: Choice
         why=f"{found.room} {LOADERS[machine.firmware]} {UNPROVEN}",
         todo="Go on if that is meant. Else start the medium in the firmware mode that the host was started with.",
     )
+
+
+def _windows(now: Firmware) -> Conversion:
+    todo = "Let Windows convert itself (Microsoft's mbr2gpt) before it is captured" if now == "uefi" else ""
+    return Conversion(refused=f"The boot manager of Windows (BCD) is not made anew for {_NAMES[now]}.", todo=todo)
 
 
 def _no_loader(point: Point) -> str:

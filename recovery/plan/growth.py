@@ -12,7 +12,7 @@ import msgspec
 
 from recovery.errors import UsageError
 from recovery.format.point import Point, PointDisk
-from recovery.layout import Content, GrowPlace, Landing, Partition, VolumeGroup
+from recovery.layout import WINDOWS, Content, GrowPlace, Landing, Partition, VolumeGroup
 from recovery.machine.model import Disk
 from recovery.plan.check_stack import LUKS, array_members
 from recovery.plan.laidout import followers, landing_of, lay_out
@@ -20,12 +20,13 @@ from recovery.plan.landing import real_partitions
 from recovery.plan.model import Choices, GrowthCandidate
 from recovery.plan.names import BOOT_TYPES
 from recovery.units import MIB
+from recovery.windows.partitions import KEPT
 
 Pairs = Sequence[tuple[PointDisk, Disk]]
 
 #: The word for "nothing grows".
 NONE = "none"
-_FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
+_FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "ntfs")
 _PV, _MD = "LVM2_member", "linux_raid_member"
 
 
@@ -45,7 +46,7 @@ def candidates(point: Point, pairs: Pairs, choices: Choices) -> tuple[GrowthCand
     found: list[GrowthCandidate] = []
     for source, _ in pairs:
         found += [_of_partition(room, source, part) for part in real_partitions(source)
-                  if part.type not in BOOT_TYPES and part.content.kind not in (_PV, _MD)]  # fmt: skip
+                  if part.type not in (*BOOT_TYPES, *KEPT) and part.content.kind not in (_PV, _MD)]  # fmt: skip
     for array in point.body.md_arrays:
         places = [place for place in array_members(point, array) if room.has(place)]
         if places and array.content.kind != _PV:
@@ -95,7 +96,7 @@ class _Room:
         self._pairs = {source.name: (source, target) for source, target in pairs}
         self._gains: dict[str, int] = {}
         facts = point.body.system
-        own = {"/": facts.root} if facts.root else {}
+        own = {"/": facts.root} if facts.root and facts.os_id != WINDOWS else {}
         own |= {"/boot": facts.boot} if facts.boot and facts.boot != facts.root else {}
         self._mounts = {**facts.mounts, **own}
 
@@ -152,6 +153,8 @@ class _Room:
             return "it is encrypted, and its passphrase was not given"
         if content.kind not in (*_FILESYSTEMS, _PV, _MD, LUKS):
             return f"{content.kind or 'what lies on it, which was not recognised,'} is not grown"
+        if content.unclean:
+            return f"only its own system may write to it: {content.unclean}"
         if self.gain(place) < MIB:
             return f"the target of {source.name} has no room for more"
         if content.kind == _MD and followers(source, number):

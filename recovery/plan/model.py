@@ -42,6 +42,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """A disk with an MBR gets a GPT where an MBR would not reach all of its target (2 TiB)."""
     use_swap: bool = False
     """Where another firmware mode needs a boot partition and there is no room, shorten a swap partition for it."""
+    drop_hibernation: bool = False
+    """A session of Windows that sleeps on the disks may be given up: Windows starts anew."""
     verify: bool = False
     """Read back all of every disk afterwards, and compare its Merkle root with the signed one."""
     skip_damaged: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from recovery.format.point import Point, PointBody, PointDisk, PointHeader
+from recovery.layout import WINDOWS, SystemFacts
 from recovery.machine.model import Disk, Machine
 from recovery.plan import checks
 from recovery.plan.build import sealed, sorted_problems, told
@@ -15,6 +16,7 @@ from recovery.plan.check_stack import check_encryption
 from recovery.plan.firmware import check_repaired, missing_boot
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 from recovery.plan.names import short_name
+from recovery.windows.partitions import LINUX_CONTENTS
 
 #: Problems of a target that matter although nothing is overwritten.
 _WRITING = ("target-is-boot-medium", "target-holds-repository", "target-busy", "target-read-only")
@@ -40,8 +42,16 @@ def point_of(disks: Sequence[Disk], machine: Machine) -> Point:
     return Point(
         id="",
         header=PointHeader(version=0, repository="", host="", created=0.0),
-        body=PointBody(disks=found, consistency="offline", firmware=machine.firmware),
+        body=PointBody(disks=found, consistency="offline", firmware=machine.firmware, system=_system(found)),
     )
+
+
+def _system(disks: Sequence[PointDisk]) -> SystemFacts:
+    """What the host is, as far as its partitions tell: with NTFS and nothing of Linux on any disk it is Windows."""
+    kinds = {part.content.kind for disk in disks for part in disk.table.partitions}
+    kinds |= {disk.content.kind for disk in disks}
+    windows = "ntfs" in kinds and not kinds.intersection(LINUX_CONTENTS)
+    return SystemFacts(os_name="Windows", os_id=WINDOWS) if windows else SystemFacts()
 
 
 def build_repair(

@@ -1,7 +1,7 @@
 """What can live on a disk with sectors of another size, and what cannot. Pure.
 
-A smaller sector takes everything that a larger one took. The other way a filesystem must not count in blocks that are
-smaller than a sector, because a disk neither reads nor writes part of one.
+A smaller sector takes all that a larger one took, but for NTFS, which names the size. The other way a filesystem
+must not count in blocks that are smaller than a sector, because a disk neither reads nor writes part of one.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ _COUNTS_IN_BLOCKS = ("ext2", "ext3", "ext4", "btrfs", "xfs", "f2fs")
 
 def obstacles(source: PointDisk, parts: Sequence[Partition], sector: int, groups: Sequence[VolumeGroup]) -> list[str]:
     """Why the disk's contents cannot be used on sectors of ``sector`` bytes, in sentences; empty when they can."""
-    if sector <= source.sector_size:
+    if sector == source.sector_size:
         return []
     found = [
         f"Partition {part.number} {reason}." if part.number else f"The disk {reason}."
         for part in parts
-        if (reason := _obstacle(part.content, sector))
+        if (sector > source.sector_size or part.content.kind == "ntfs") and (reason := _obstacle(part.content, sector))
     ]
+    if sector < source.sector_size:
+        return found
     pvs = {part.content.uuid for part in parts if part.content.kind == "LVM2_member"}
     for group in groups:
         if pvs.intersection(group.pv_uuids):

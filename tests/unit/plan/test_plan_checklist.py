@@ -32,7 +32,7 @@ def states(made: RestorePlan) -> dict[str, str]:
 def test_every_code_belongs_to_one_check() -> None:
     files = (
         "plan/checks.py", "plan/check_stack.py", "plan/place_checks.py", "plan/growth_checks.py", "plan/togpt.py",
-        "plan/firmware.py",
+        "plan/firmware.py", "plan/windows.py",
         "plan/repair.py",
         "engine/preflight.py", "engine/encrypted.py",
     )  # fmt: skip

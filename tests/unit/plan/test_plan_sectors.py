@@ -34,7 +34,8 @@ def test_each_content(content: Content, reason: str) -> None:
     source = disk(table=msgspec.structs.replace(found, partitions=(root,)))
     said = obstacles(source, real_partitions(source), 4096, ())
     assert said == [] if not reason else len(said) == 1 and said[0].startswith(f"Partition 2 {reason}")
-    assert obstacles(msgspec.structs.replace(source, sector_size=4096), real_partitions(source), 512, ()) == []
+    back = obstacles(msgspec.structs.replace(source, sector_size=4096), real_partitions(source), 512, ())
+    assert bool(back) == (content.kind == "ntfs")  # which says how large its sectors are, either way
 
 
 def group(*volumes: LogicalVolume) -> VolumeGroup:
