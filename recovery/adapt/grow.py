@@ -13,14 +13,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from recovery.adapt import luks, stack
+from recovery.adapt import luks, ntfs, stack
 from recovery.adapt.devices import Node, partition_path, probe, scan
 from recovery.adapt.gpt import read_table
 from recovery.adapt.model import Job
 from recovery.adapt.mount import place_to_mount
 from recovery.adapt.tables import GROWABLE, Growth, growth
 from recovery.commands import run
-from recovery.errors import CommandError
+from recovery.errors import CommandError, IntegrityError
 from recovery.units import format_size
 
 TITLE = "Use the whole disk"
@@ -44,7 +44,7 @@ def grow(job: Job) -> str:
     for node in grown:
         try:
             _grow_content(job, node)
-        except CommandError as error:
+        except (CommandError, IntegrityError) as error:
             job.warn(f"What lies on {node.path} keeps its old size: {error.message}")
     job.nodes = scan(job.request.targets)
     if not job.request.grow:
@@ -78,12 +78,15 @@ def _grow_disk(job: Job, name: str) -> list[Node]:
     number = place.number if place else table.last.number
     path = partition_path(disk.path, number)
     content = probe(path).get("TYPE", "")
+    steps = growth(table, disk.size) if number == table.last.number else []
+    if content == "ntfs" and not steps and ntfs.is_full(path):
+        return []  # grown by an earlier run, after which it waits for Windows to check it
     if why := _why_not_growable(job, path, content):
         room = disk.size - table.last.end
         unused = f"{format_size(room)} behind {path} stay unused" if number == table.last.number else f"{path} stays"
         job.warn(f"{unused}: {why}.")
         return []
-    for step in growth(table, disk.size) if number == table.last.number else ():
+    for step in steps:
         resize_partition(disk.path, step, table.sector)
         run(["partx", "--update", "--nr", str(step.number), disk.path], check=False)
         if step.number == number:
@@ -110,6 +113,8 @@ def _why_not_growable(job: Job, path: str, content: str) -> str:
         if found.get("MD_METADATA") not in ("1.1", "1.2"):
             return f"md's superblock of version {found.get('MD_METADATA', '?')} lies at its end"
         return "" if found.get("MD_LEVEL") == "raid1" else f"an md array of level {found.get('MD_LEVEL')} is not grown"
+    if content == "ntfs":
+        return ntfs.why_not_writable(path)
     return "" if content in GROWABLE else f"{content or 'what lies on it'} is not grown"
 
 
@@ -212,6 +217,8 @@ def grow_filesystem(device: str, content: str) -> bool:
         return True
     if content in ("xfs", "btrfs"):
         return _grow_mounted(device, content)
+    if content == "ntfs":
+        return ntfs.grow_ntfs(device)
     return False
 
 

@@ -11,7 +11,9 @@ import msgspec
 from recovery.adapt.composed import Composed, ReadOnly, write_all
 from recovery.adapt.fat import remake
 from recovery.adapt.lvmhead import new_head
+from recovery.adapt.model import Moved
 from recovery.adapt.newtable import new_table
+from recovery.adapt.ntfs import moved_boot
 from recovery.adapt.resize import shrink_filesystem
 from recovery.errors import RekindleError
 from recovery.format.point import Point, PointDisk
@@ -56,6 +58,8 @@ class Land:
                     self._shrink(placed)
                 elif placed.way == "remake":
                     self._remake(placed)
+                elif placed.moved and placed.content.kind == "ntfs":
+                    self._begin_ntfs(placed)
             except RekindleError as error:
                 error.message = f"{self._name(placed)} of {self.source.name}: {error.message}"
                 error.args = (error.message,)
@@ -122,6 +126,18 @@ class Land:
             f"{count} files."
         )
 
+    def _begin_ntfs(self, placed: Placement) -> None:
+        """Its boot sector says where it begins, for code of a BIOS; the copy of that sector ends the partition."""
+        old = self.view.read(placed.old_start, 512)
+        new = moved_boot(old, placed.old_start, placed.start)
+        if new is None:
+            return
+        sectors = int.from_bytes(old[0x28:0x30], "little") * int.from_bytes(old[0x0B:0x0D], "little")
+        there = self.view.read(placed.old_start + sectors, 512) if sectors + 512 <= placed.old_size else b""
+        copies = [(placed.start, new)] + ([(placed.start + sectors, new)] if there == old else [])
+        write_all(self.target, copies)
+        self.tell(f"{self._name(placed)} (NTFS) says that it begins at byte {placed.start} of the disk.")
+
     def _name(self, placed: Placement) -> str:
         return f"Partition {placed.number}" if placed.number else "What lies on the disk"
 
@@ -173,6 +189,16 @@ def _of_volumes(placed: Placement) -> list[Extent]:
 def converted(point: Point, landings: dict[str, Landing]) -> tuple[str, ...]:
     """The disks that had an MBR and have a GPT now. Pure."""
     return tuple(name for name, found in landings.items() if found.table.kind != point.disk(name).table.kind)
+
+
+def moved(landings: dict[str, Landing]) -> tuple[Moved, ...]:
+    """The partitions that begin elsewhere now. Pure."""
+    return tuple(
+        Moved(disk=name, number=placed.number, old_start=placed.old_start, start=placed.start)
+        for name, landing in landings.items()
+        for placed in landing.placements
+        if placed.moved
+    )
 
 
 def landed(point: Point, landings: dict[str, Landing]) -> Point:

@@ -19,6 +19,15 @@ from recovery.machine.model import Disk, Machine
 TARGET = Path("/run/rekindle/target")
 
 
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """Partition ``number`` of the point's disk ``disk`` was restored to byte ``start`` instead of ``old_start``."""
+
+    disk: str
+    number: int
+    old_start: int
+    start: int
+
+
 class AdaptRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Make the system of ``point`` boot on ``machine``, where ``targets`` (point's disk name -> disk) hold it.
 
@@ -37,6 +46,10 @@ class AdaptRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Disks that had an MBR and have a GPT now: their boot loader is not there yet, and their PARTUUIDs are new."""
     use_swap: bool = False
     forget_entries: bool = False
+    drop_hibernation: bool = False
+    """A session of Windows that sleeps on the disks may be given up: Windows starts anew."""
+    moved: tuple[Moved, ...] = ()
+    """The partitions that begin elsewhere than when they were captured."""
 
 
 class AdaptReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from recovery.adapt.model import Job
 from recovery.adapt.names import Mount, parse_fstab
 from recovery.commands import run
 from recovery.errors import AccessError, CommandError, NotFoundError
+from recovery.layout import WINDOWS
 
 TITLE = "Mount the restored system"
 
@@ -38,6 +39,8 @@ def mount_system(job: Job, target: Path) -> str:
     A disk without a Linux system is no error: ``job.host`` stays None. Raises NotFoundError when the point names
     a root that is not there, CommandError when mounting fails.
     """
+    if job.request.point.body.system.os_id == WINDOWS:
+        return "The host is Windows: it is not mounted."
     found = find_root(job)
     if found is None:
         return _no_root(job)

@@ -20,9 +20,14 @@ from recovery.adapt import (
     selinux,
     settle,
     stack,
+    windows_drivers,
+    windows_hibernation,
+    windows_letters,
+    windows_loader,
 )
 from recovery.adapt.make_room import firmware_of
 from recovery.adapt.model import TARGET, AdaptRequest, Job
+from recovery.adapt.windows_system import is_linux, is_windows, may_have_windows
 from recovery.errors import UsageError
 
 
@@ -61,31 +66,74 @@ def _assemble(job: Job) -> str:
 
 def _may_convert(request: AdaptRequest) -> bool:
     """Without a point nobody knows in which mode the host was started: its disks have to tell."""
-    return not request.point.id or request.point.body.firmware != firmware_of(request)
+    return is_linux(request) and (not request.point.id or request.point.body.firmware != firmware_of(request))
 
 
 def _uefi(request: AdaptRequest) -> bool:
-    return firmware_of(request) == "uefi"
+    return is_linux(request) and firmware_of(request) == "uefi"
 
 
-#: Names before NICs before initramfs before bootloader: each uses what the ones before wrote.
+def _windows_by_uefi(request: AdaptRequest) -> bool:
+    return is_windows(request) and firmware_of(request) == "uefi"
+
+
+#: Windows before growing, after which its volume waits for a check. Names before NICs before initramfs before
+#: bootloader: each uses what the ones before wrote.
 STEPS: tuple[Step, ...] = (
     Step("adapt.settle", settle.TITLE, settle.settle),
     Step("adapt.tables", gpt.TITLE, gpt.check_tables, "The backup GPT, where the disk is larger"),
     Step(
         "adapt.room", make_room.TITLE, make_room.make_room, "A partition, where this firmware needs one", _may_convert
     ),
-    Step("adapt.grow", grow.TITLE, grow.grow, "The size of the last partition and of what lies on it"),
-    Step("adapt.mount", mount.TITLE, _mount),
-    Step("adapt.esp", esp_mount.TITLE, esp_mount.mount_esp, "A line in fstab, where the host knew no ESP", _uefi),
-    Step("adapt.names", rename.TITLE, rename.rename, "fstab, crypttab, kernel command lines"),
-    Step("adapt.network", network.TITLE, network.bring_up, "Names and addresses of network cards"),
-    Step("adapt.initramfs", initramfs.TITLE, initramfs.rebuild, "The initramfs of every kernel, and its settings"),
     Step(
-        "adapt.bootloader", bootloader.TITLE, bootloader.install, "Boot sectors or ESP, the firmware's list, the menu"
+        "adapt.windows-hibernation",
+        windows_hibernation.TITLE,
+        windows_hibernation.end_hibernation,
+        "hiberfil.sys, where a session sleeps in it and may be dropped",
+        may_have_windows,
     ),
-    Step("adapt.selinux", selinux.TITLE, selinux.relabel, "/.autorelabel, where SELinux is on"),
-    Step("adapt.prove", prove.TITLE, prove.prove),
+    Step(
+        "adapt.windows-drivers",
+        windows_drivers.TITLE,
+        windows_drivers.enable_drivers,
+        "Start types of storage drivers in the registry (SYSTEM)",
+        may_have_windows,
+    ),
+    Step(
+        "adapt.windows-letters",
+        windows_letters.TITLE,
+        windows_letters.keep_letters,
+        "Drive letters of partitions that were moved (SYSTEM, MountedDevices)",
+        may_have_windows,
+    ),
+    Step(
+        "adapt.windows-loader",
+        windows_loader.TITLE,
+        windows_loader.keep_loader,
+        "\\EFI\\BOOT\\BOOTX64.EFI, where Windows' copy of its boot manager is gone",
+        _windows_by_uefi,
+    ),
+    Step("adapt.grow", grow.TITLE, grow.grow, "The size of the last partition and of what lies on it"),
+    Step("adapt.mount", mount.TITLE, _mount, applies=is_linux),
+    Step("adapt.esp", esp_mount.TITLE, esp_mount.mount_esp, "A line in fstab, where the host knew no ESP", _uefi),
+    Step("adapt.names", rename.TITLE, rename.rename, "fstab, crypttab, kernel command lines", is_linux),
+    Step("adapt.network", network.TITLE, network.bring_up, "Names and addresses of network cards", is_linux),
+    Step(
+        "adapt.initramfs",
+        initramfs.TITLE,
+        initramfs.rebuild,
+        "The initramfs of every kernel, and its settings",
+        is_linux,
+    ),
+    Step(
+        "adapt.bootloader",
+        bootloader.TITLE,
+        bootloader.install,
+        "Boot sectors or ESP, the firmware's list, the menu",
+        is_linux,
+    ),
+    Step("adapt.selinux", selinux.TITLE, selinux.relabel, "/.autorelabel, where SELinux is on", is_linux),
+    Step("adapt.prove", prove.TITLE, prove.prove, applies=is_linux),
 )
 
 #: Instead of growing, where only later steps were asked for: what the host lies on is started.

@@ -10,9 +10,10 @@ from recovery.errors import IntegrityError
 from recovery.layout import Partition, PartitionTable
 from recovery.machine.bootroom import BIOS_BOOT_TYPE, ESP_TYPES
 from recovery.units import MIB
+from recovery.windows.partitions import KEPT
 
 #: Contents that can be grown here. Everything else stays as it is, and the report says so.
-GROWABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "LVM2_member")
+GROWABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "ntfs", "LVM2_member")
 
 #: MBR types of extended partitions.
 _EXTENDED = ("5", "f", "85", "05", "0f")
@@ -51,8 +52,9 @@ class LiveTable:
     @property
     def last(self) -> LivePartition | None:
         """The partition that ends last and is no container, nor one that only the firmware reads: those never grow,
-        and one that was made at the end of the disk must not keep the one in front of it from growing up to it."""
-        real = [p for p in self.partitions if not self.is_extended(p) and p.type.lower() not in _FIRMWARE]
+        and one that was made at the end of the disk must not keep the one in front of it from growing up to it. Nor
+        those that Windows made for itself alone."""
+        real = [p for p in self.partitions if not self.is_extended(p) and p.type.lower() not in (*_FIRMWARE, *KEPT)]
         return max(real, key=lambda p: p.end, default=None)
 
     def is_extended(self, partition: LivePartition) -> bool:

@@ -9,14 +9,15 @@ from typing import Any
 import click
 import msgspec
 
-from recovery.adapt.land import converted, landed
+from recovery.adapt.land import converted, landed, moved
 from recovery.adapt.luks import Passphrases
+from recovery.adapt.model import Moved
 from recovery.adapt.run import AdaptReport, AdaptRequest
 from recovery.adapt.run import adapt as run_adapt
 from recovery.adapt.steps import STEPS, find
 from recovery.cli.access import open_repository, read_secret, repository_options
 from recovery.cli.progress import progress_listener
-from recovery.cli.targets import LUKS_PROMPT, grow_options, luks_option, swap_option
+from recovery.cli.targets import LUKS_PROMPT, grow_options, hibernation_option, luks_option, swap_option
 from recovery.errors import AccessError, NotFoundError, UnsafeTargetError, UsageError
 from recovery.format.point import Point
 from recovery.layout import GrowPlace, Landing
@@ -42,6 +43,7 @@ from recovery.plan.repair import point_of
 @grow_options
 @luks_option
 @swap_option
+@hibernation_option
 @click.option("--step", "steps", multiple=True, metavar="NAME", help="Only this step, and what it needs. Repeatable.")
 @click.option("--list-steps", is_flag=True, help="List the steps, and what each may change.")
 @click.option(
@@ -59,6 +61,7 @@ def adapt(
     to_gpt: bool,
     luks_secret_file: Path | None,
     use_swap: bool,
+    drop_hibernation: bool,
     steps: tuple[str, ...],
     list_steps: bool,
     forget_entries: bool,
@@ -92,6 +95,7 @@ def adapt(
     secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
     places: tuple[GrowPlace, ...] = ()
     changed: tuple[str, ...] = ()
+    moves: tuple[Moved, ...] = ()
     if location:
         if not host:
             raise UsageError("Which host's point is it?", hint="Give --host NAME.")
@@ -102,14 +106,14 @@ def adapt(
             grow_to=grow_to, to_gpt=to_gpt, luks_secret=bool(secret),
         )  # fmt: skip
         anew, places = as_restored(point, targets, choices)
-        changed, point = converted(point, anew), landed(point, anew)
+        changed, moves, point = converted(point, anew), moved(anew), landed(point, anew)
     else:
         found = [find_disk(words.partition("=")[2] or words, machine) for words in disks]
         point = point_of(found, machine)
         targets = {d.name: disk for d, disk in zip(point.body.disks, found, strict=True)}
     request = AdaptRequest(
         point=point, targets=targets, machine=machine, grow=grow, grow_to=places, to_gpt=changed,
-        use_swap=use_swap, forget_entries=forget_entries,
+        use_swap=use_swap, forget_entries=forget_entries, drop_hibernation=drop_hibernation, moved=moves,
     )  # fmt: skip
     with progress_listener(as_json=as_json) as listener:
         report = run_adapt(request, listener, Passphrases((secret,) if secret else ()), steps)

@@ -14,6 +14,7 @@ from recovery.cli.targets import (
     are_files,
     care_options,
     grow_options,
+    hibernation_option,
     luks_option,
     parse_targets,
     suggested,
@@ -40,6 +41,7 @@ from recovery.plan.render import render_plan
 @click.option("--adapt/--no-adapt", default=None, help="Make the host boot on this machine (default: on disks).")
 @grow_options
 @swap_option
+@hibernation_option
 @care_options
 @luks_option
 @click.option("--loops", is_flag=True, help="Loop devices may be targets.")
@@ -56,6 +58,7 @@ def plan(
     grow_to: tuple[str, ...],
     to_gpt: bool,
     use_swap: bool,
+    drop_hibernation: bool,
     verify: bool,
     copies: tuple[str, ...],
     skip_damaged: bool,
@@ -72,7 +75,7 @@ def plan(
     secret = read_secret(luks_secret_file, LUKS_PROMPT) if luks_secret_file is not None else ""
     choices = Choices(
         host=host, point=point.id, targets=chosen, grow=grow, grow_to=grow_to, to_gpt=to_gpt, use_swap=use_swap,
-        verify=verify, skip_damaged=skip_damaged, luks_secret=bool(secret),
+        drop_hibernation=drop_hibernation, verify=verify, skip_damaged=skip_damaged, luks_secret=bool(secret),
     )  # fmt: skip
     if machine_file is not None:
         machine = load_machine(machine_file)

@@ -17,6 +17,7 @@ from recovery.cli.targets import (
     are_files,
     care_options,
     grow_options,
+    hibernation_option,
     luks_option,
     parse_pairs,
     parse_targets,
@@ -49,6 +50,7 @@ _LACKS_SECRET = "luks-secret-missing"  # noqa: S105 - a problem's code
 @click.option("--adapt/--no-adapt", default=None, help="Make the host boot on this machine (default: on disks).")
 @grow_options
 @swap_option
+@hibernation_option
 @care_options
 @luks_option
 @click.option("--loops", is_flag=True, help="Loop devices may be targets.")
@@ -65,6 +67,7 @@ def restore(
     grow_to: tuple[str, ...],
     to_gpt: bool,
     use_swap: bool,
+    drop_hibernation: bool,
     verify: bool,
     copies: tuple[str, ...],
     skip_damaged: bool,
@@ -84,7 +87,7 @@ def restore(
         engine.adopt(repository)
         choices = Choices(
             host=host, point=point_id, targets=chosen, adapt=wanted, grow=grow, grow_to=grow_to, to_gpt=to_gpt,
-            use_swap=use_swap, verify=verify, skip_damaged=skip_damaged,
+            use_swap=use_swap, drop_hibernation=drop_hibernation, verify=verify, skip_damaged=skip_damaged,
         )  # fmt: skip
         if luks_secret_file is not None:
             engine.luks_secret(read_secret(luks_secret_file, LUKS_PROMPT))

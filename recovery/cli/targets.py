@@ -33,6 +33,13 @@ swap_option = click.option(
 )
 
 
+hibernation_option = click.option(
+    "--drop-hibernation",
+    is_flag=True,
+    help="A session of Windows that sleeps on the disks (hibernation, fast start) may be given up.",
+)
+
+
 _GROW = (
     click.option("--grow/--no-grow", default=True, help="Grow the last partition onto a larger disk."),
     click.option("--grow-to", multiple=True, metavar="NAME",

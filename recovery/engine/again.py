@@ -26,6 +26,7 @@ def command(choices: Choices, locations: Sequence[str]) -> str:
         words += ["--grow-to", name]
     words += ["--to-gpt"] if choices.to_gpt else []
     words += ["--use-swap"] if choices.use_swap else []
+    words += ["--drop-hibernation"] if choices.drop_hibernation else []
     words += ["--verify"] if choices.verify else []
     words += ["--skip-damaged"] if choices.skip_damaged else []
     return shlex.join(words)

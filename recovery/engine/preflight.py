@@ -20,6 +20,7 @@ from recovery.repository.content import disk_content
 from recovery.repository.failover import copies_of
 from recovery.repository.repository import Repository
 from recovery.units import MIB, format_size
+from recovery.windows.hives import hivex_is_there
 
 #: Above this many packs one listing is cheaper than asking for each.
 _LIST_FROM = 32
@@ -34,6 +35,7 @@ def ask(repository: Repository, point: Point, plan: RestorePlan) -> list[Problem
     return [
         *check_rights(plan),
         *check_tools(plan),
+        *check_windows_tools(plan),
         *check_not_into_repository(repository, plan),
         *check_memory(),
         *check_room(plan),
@@ -76,6 +78,23 @@ def check_tools(plan: RestorePlan) -> Iterator[Problem]:
             what=f"{', '.join(missing)} is not there.",
             why="A disk of another size or sector size is laid out anew with it.",
             todo="Restore on the recovery medium, or install e2fsprogs, btrfs-progs, dosfstools and mtools here.",
+        )
+
+
+def check_windows_tools(plan: RestorePlan) -> Iterator[Problem]:
+    """What Windows is adapted with is there. Beside a Linux host it is no reason to stop."""
+    steps = {step.id for step in plan.steps}
+    if not any(id.startswith("adapt.windows") for id in steps):
+        return
+    missing = [tool for tool in ("ntfs-3g", "ntfs-3g.probe", "ntfsresize") if shutil.which(tool) is None]
+    missing += [] if hivex_is_there() else ["python3-hivex"]
+    if missing:
+        yield Problem(
+            severity="warning" if "adapt.mount" in steps else "error",
+            code="tool-missing",
+            what=f"{', '.join(missing)} is not there.",
+            why="Windows is adapted with it.",
+            todo="Restore on the recovery medium, or install ntfs-3g and python3-hivex here.",
         )
 
 

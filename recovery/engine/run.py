@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from recovery.adapt.land import converted, extents, landed
+from recovery.adapt.land import converted, extents, landed, moved
 from recovery.adapt.luks import Passphrases
 from recovery.adapt.run import AdaptRequest, adapt
 from recovery.adapt.stack import NOTHING
@@ -182,11 +182,12 @@ class Run:
     def _adapt(self, machine: Machine) -> None:
         assigned = {assignment.source.name: assignment.target for assignment in self.plan.assignments}
         choices = self.plan.choices
-        point = landed(self.point, {a.source.name: a.landing for a in self.plan.assignments if a.landing})
+        landings = {a.source.name: a.landing for a in self.plan.assignments if a.landing}
+        point = landed(self.point, landings)
         request = AdaptRequest(
             point=point, targets=assigned, machine=machine, grow=choices.grow, grow_to=places_of(self.plan.growth),
-            to_gpt=converted(self.point, {a.source.name: a.landing for a in self.plan.assignments if a.landing}),
-            use_swap=choices.use_swap,
+            to_gpt=converted(self.point, landings), moved=moved(landings), use_swap=choices.use_swap,
+            drop_hibernation=choices.drop_hibernation,
         )  # fmt: skip
         found = adapt(request, self._renumbered, self.passphrases)
         self.changes += found.changes

@@ -28,6 +28,8 @@ twice.
 - *refused by the plan*: said before the first write, with the reason. Below.
 - Bold: the plan promised what did not come true. These are bugs.
 - *untested*: this lab cannot do it.
+- Windows is in no cell: none can be passed on with the tests, so it is *not booted*. What is changed in it is tried on
+  registry hives and NTFS volumes made here (`docs/adaptation.md`, "Windows").
 
 Sources and axes are data (`tests/e2e/matrix/catalogue.py`). The cells are chosen so that every pair of two values that
 can stand together occurs (all-pairs); `--all` is their product. Results are kept by the content of the deciding

@@ -75,9 +75,9 @@ def test_the_last_partition_grows_when_it_is_the_one() -> None:
 
 def test_a_chosen_partition_whose_content_does_not_grow_is_told() -> None:
     job = job_for(GrowPlace(disk="disk1", number=1))
-    with use_runner(answers("ntfs")):
+    with use_runner(answers("zfs_member")):
         assert grow._grow_disk(job, "disk1") == []
-    assert job.warnings == ["/dev/sda1 stays: ntfs is not grown."]
+    assert job.warnings == ["/dev/sda1 stays: zfs_member is not grown."]
 
 
 @pytest.mark.parametrize(("volume", "extended"), [("vg0/var", [f"+{115 * GIB}b", "vg0/var"]), ("vg0", [])])
