@@ -140,7 +140,7 @@ def show_steps(*, as_json: bool) -> None:
         click.echo(msgspec.json.encode(rows).decode())
         return
     for step in STEPS:
-        click.echo(f"{step.name:<12}{step.title}" + (f". Changes: {step.changes}." if step.changes else "."))
+        click.echo(f"{step.name:<21}{step.title}" + (f". Changes: {step.changes}." if step.changes else "."))
 
 
 def show(report: AdaptReport, *, as_json: bool, whole: bool = True) -> None:
