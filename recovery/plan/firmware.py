@@ -13,6 +13,7 @@ from recovery.machine.model import Disk, Machine
 from recovery.plan.growth import landings
 from recovery.plan.model import Choices, Problem
 from recovery.units import format_size
+from recovery.windows.partitions import looks_like_windows
 
 Pairs = tuple[tuple[PointDisk, Disk], ...]
 
@@ -53,7 +54,7 @@ def conversion(point: Point, pairs: Pairs, machine: Machine, choices: Choices) -
     was, now = point.body.firmware, machine.firmware
     if "unknown" in (was, now) or was == now or not pairs:
         return None
-    if point.body.system.os_id == WINDOWS:
+    if _is_windows(point):
         return _windows(now)
     refusal = _no_loader(point)
     if refusal:
@@ -106,6 +107,13 @@ def check_repaired(point: Point, pairs: Pairs, machine: Machine, choices: Choice
         why=f"{found.room} {LOADERS[machine.firmware]} {UNPROVEN}",
         todo="Go on if that is meant. Else start the medium in the firmware mode that the host was started with.",
     )
+
+
+def _is_windows(point: Point) -> bool:
+    """Also where the capture could not look into its filesystems: no partition of ours belongs on its disk."""
+    facts = point.body.system
+    kinds = [part.content.kind for disk in point.body.disks for part in disk.table.partitions]
+    return facts.os_id == WINDOWS or (not facts.os_id and looks_like_windows(kinds))
 
 
 def _windows(now: Firmware) -> Conversion:

@@ -16,7 +16,7 @@ from recovery.plan.check_stack import check_encryption
 from recovery.plan.firmware import check_repaired, missing_boot
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 from recovery.plan.names import short_name
-from recovery.windows.partitions import LINUX_CONTENTS
+from recovery.windows.partitions import looks_like_windows
 
 #: Problems of a target that matter although nothing is overwritten.
 _WRITING = ("target-is-boot-medium", "target-holds-repository", "target-busy", "target-read-only")
@@ -50,8 +50,7 @@ def _system(disks: Sequence[PointDisk]) -> SystemFacts:
     """What the host is, as far as its partitions tell: with NTFS and nothing of Linux on any disk it is Windows."""
     kinds = {part.content.kind for disk in disks for part in disk.table.partitions}
     kinds |= {disk.content.kind for disk in disks}
-    windows = "ntfs" in kinds and not kinds.intersection(LINUX_CONTENTS)
-    return SystemFacts(os_name="Windows", os_id=WINDOWS) if windows else SystemFacts()
+    return SystemFacts(os_name="Windows", os_id=WINDOWS) if looks_like_windows(kinds) else SystemFacts()
 
 
 def build_repair(

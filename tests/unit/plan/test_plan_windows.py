@@ -171,6 +171,14 @@ def test_another_firmware_mode_is_refused_with_the_remedy(was: Firmware, now: Fi
     assert ("mbr2gpt" in told.todo) == (now == "uefi")
 
 
+def test_a_host_that_nobody_looked_into_is_not_converted_where_it_may_be_windows() -> None:
+    unseen = host(mbr(), firmware="bios")
+    unseen = msgspec.structs.replace(
+        unseen, body=msgspec.structs.replace(unseen.body, system=SystemFacts(), windows=())
+    )
+    assert "BCD" in problem(plan(unseen, machine()), "firmware-differs").why
+
+
 def test_windows_beside_a_linux_that_is_converted_is_told() -> None:
     beside = host()
     linux = msgspec.structs.replace(beside.body.system, os_id="debian", bootloader="grub")
