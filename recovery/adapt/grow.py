@@ -69,7 +69,7 @@ def _grow_disk(job: Job, name: str) -> list[Node]:
     """Grow the chosen or last partition of a disk if its content allows; returns the node whose content follows."""
     place = next((place for place in job.request.grow_to if place.disk == name), None)
     disk = job.request.targets[name]
-    whole = next(n for n in job.nodes if n.disk == name and n.kind == "disk")
+    whole = next(n for n in job.nodes if n.disk == name and n.kind in ("disk", "loop"))
     if job.request.point.disk(name).table.kind == "none":
         return [whole] if _why_not_growable(job, whole.path, whole.content) == "" else []
     table = read_table(disk.path)
