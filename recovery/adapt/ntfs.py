@@ -7,7 +7,9 @@ that was not is never written to: only Windows knows what waits in its log.
 from __future__ import annotations
 
 import os
+import stat
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,8 @@ _PROBED = {
 }
 #: ntfsresize moves parts of the table of files; on a slow disk with millions of files that takes a while.
 _TIMEOUT = 3600
+#: Seconds: what is left to be written by then is a few megabytes.
+_LET_GO = 60.0
 
 
 def facts_of(device: str) -> NtfsFacts:
@@ -63,15 +67,48 @@ def ntfs_mounted(device: str, *, write: bool = False, options: str = "") -> Iter
     """The volume's files, read-only unless ``write``; written back and unmounted at the end. Raises CommandError."""
     # norecover: a log with changes in it is never thrown away.
     words = ",".join(filter(None, ("rw,norecover" if write else "ro", options)))
-    with place_to_mount("ntfs") as folder:
-        run(["mount", "-t", "ntfs-3g", "-o", words, device, folder])
-        # ntfs-3g mounts what it may not write to all the same, for reading.
-        if write and os.statvfs(folder).f_flag & os.ST_RDONLY:
-            raise CommandError(
-                f"{device} (NTFS) can be mounted for reading only.",
-                hint="Start the host where it was, shut it down in full, and capture it again.",
-            )
-        yield folder
+    try:
+        with place_to_mount("ntfs") as folder:
+            run(["mount", "-t", "ntfs-3g", "-o", words, device, folder])
+            # ntfs-3g mounts what it may not write to all the same, for reading.
+            if write and os.statvfs(folder).f_flag & os.ST_RDONLY:
+                raise CommandError(
+                    f"{device} (NTFS) can be mounted for reading only.",
+                    hint="Start the host where it was, shut it down in full, and capture it again.",
+                )
+            yield folder
+    finally:
+        wait_until_let_go(device)
+
+
+def wait_until_let_go(device: str, seconds: float = _LET_GO) -> bool:
+    """Wait for ntfs-3g's process, which may outlive the unmount: until it has closed the device not all is written,
+    and nobody else may mount or resize it. False when it did not within ``seconds``."""
+    end = time.monotonic() + seconds
+    number = Path(device).stat().st_rdev
+    while any(_has_open(process, number) for process in Path("/proc").glob("[0-9]*")):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _has_open(process: Path, number: int) -> bool:
+    """Whether this process is ntfs-3g and has the device of that number open."""
+    try:
+        if "ntfs" not in (process / "comm").read_text():
+            return False
+        return any(_number(descriptor) == number for descriptor in (process / "fd").iterdir())
+    except OSError:
+        return False  # it ended meanwhile
+
+
+def _number(descriptor: Path) -> int:
+    try:
+        status = descriptor.stat()
+    except OSError:
+        return 0
+    return status.st_rdev if stat.S_ISBLK(status.st_mode) else 0
 
 
 def grow_ntfs(device: str) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from recovery.adapt import windows_drivers, windows_hibernation, windows_letters, windows_loader
 from recovery.adapt.devices import Node
 from recovery.adapt.model import AdaptRequest, Job, Moved
-from recovery.adapt.ntfs import facts_of, grow_ntfs, why_not_writable
+from recovery.adapt.ntfs import facts_of, grow_ntfs, ntfs_mounted, wait_until_let_go, why_not_writable
 from recovery.adapt.windows_letters import mbr_entry
 from recovery.capture.rawtable import parse_table
 from recovery.errors import CommandError, IntegrityError
@@ -364,6 +364,16 @@ def test_what_an_older_run_left_does_not_come_back(uefi: WindowsHost) -> None:
     with uefi.job(point) as job, pytest.raises(IntegrityError, match="written out in full"):
         windows_drivers.enable_drivers(job)
     assert uefi.digest() == before
+
+
+def test_the_process_of_a_mount_is_waited_for(uefi: WindowsHost) -> None:
+    """It writes what is left after the unmount, and keeps the device open until then."""
+    with uefi.device() as device:
+        with ntfs_mounted(device, write=True) as root:
+            (root / "data").write_bytes(b"\x5a" * MIB)
+            assert not wait_until_let_go(device, 0.1)
+        assert wait_until_let_go(device, 0)
+        assert why_not_writable(device) == ""
 
 
 def test_a_volume_is_grown_to_its_partition_and_its_files_stay(uefi: WindowsHost) -> None:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from recovery.adapt.ntfs import wait_until_let_go
 from tests.support.hives import Keys, make_hive
 
 MIB = 1024 * 1024
@@ -43,6 +44,7 @@ def ntfs(device: str | Path, folder: Path, options: str = "rw") -> Iterator[Path
         yield folder
     finally:
         sh("umount", folder)
+        assert wait_until_let_go(str(device))
 
 
 def system_keys(drivers: Mapping[str, int] = DRIVERS, letters: Mapping[str, bytes] | None = None) -> Keys:
