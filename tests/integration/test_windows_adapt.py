@@ -55,7 +55,7 @@ def run(point: Point, device: str, heard: list[Event], **asked: bool) -> AdaptRe
     targets = {"disk1": Disk(id="x", path=device, size=_size(device), bus="nvme")}
     machine = Machine(firmware="uefi", memory=2**32, disks=tuple(targets.values()))
     request = AdaptRequest(point=point, targets=targets, machine=machine, **asked)  # type: ignore[arg-type]
-    with use_runner(without_udev):  # type: ignore[arg-type]
+    with use_runner(without_udev):
         return adapt(request, heard.append)
 
 
