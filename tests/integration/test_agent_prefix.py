@@ -1,8 +1,9 @@
-"""The claim of continuous capture: a writer stamps numbered records with fsync, agent and server are killed at random,
-and every point that comes back holds the records up to some number, without a hole, and none that was acknowledged
-before the point's moment is missing.
+"""The claim of continuous capture: a writer stamps numbered records with fsync, agent, server and network are killed
+at random, and every point that comes back holds the records up to some number, without a hole, and none that was
+acknowledged before the point's moment is missing.
 
-``REKINDLE_POINTS=200`` for more points than the few of every run; ``REKINDLE_SEED`` for other moments.
+``REKINDLE_POINTS=200`` for more points than the few of every run; ``REKINDLE_SEED`` for other moments;
+``REKINDLE_PREFIX_REPORT=FILE`` for what happened, as JSON (``scripts/bench capture-live``).
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ from recovery.capture.tracking.choose import open_tracker
 from recovery.capture.tracking.witness import tracked_disk
 from recovery.repository.check import check
 from recovery.repository.repository import Repository
+from tests.e2e.lab.hardware import free_port
 from tests.support.prefix import WrittenDisk, check_prefix, restored
 from tests.support.processes import environment, rekindle
+from tests.support.relay import Relay
 from tests.support.repositories import PASSPHRASE, commit, store_disk
 from tests.support.server import PASSWORD, ServerRig
 
@@ -32,7 +35,12 @@ pytestmark = pytest.mark.root
 
 _POINTS = int(os.environ.get("REKINDLE_POINTS", "14"))
 _SEED = int(os.environ.get("REKINDLE_SEED", "1"))
-_SIZE = 48 * 2**20
+_REPORT = os.environ.get("REKINDLE_PREFIX_REPORT", "")
+_INTERVAL = 0.5
+_MANY = 40
+#: Of many points the writer must not come to its end before they do, nor fill the disk.
+_SIZE = (80 if _POINTS > _MANY else 48) * 2**20
+_PAUSE, _MOST = (0.1, 12_000) if _POINTS > _MANY else (0.02, 5000)
 
 
 class World:
@@ -47,9 +55,8 @@ class World:
         certificate = rig.server.certificate
         fingerprint = certificate.fingerprint if certificate else ""
         rig.close()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port, port = free_port(2)
+        self.network = Relay(port, self.port)
         for name, secret in (("secret", PASSPHRASE), ("password", PASSWORD)):
             (folder / name).write_text(secret)
             (folder / name).chmod(0o600)
@@ -59,14 +66,14 @@ class World:
 host = "hv1"
 disks = ["{self.disk.device}"]
 [repository]
-location = "https://127.0.0.1:{self.port}"
+location = "https://127.0.0.1:{self.network.port}"
 ca = "{fingerprint}"
 user = "capture-hv1"
 password_file = "{folder}/password"
 secret_file = "{folder}/secret"
 [schedule]
 keyframe = "10m"
-journal = "500ms"
+journal = "{_INTERVAL}s"
 [limits]
 freeze = "8s"
 [spool]
@@ -92,8 +99,14 @@ directory = "{folder}/status"
 
     def points(self) -> list[str]:
         """Ids of what is in the repository, oldest first."""
-        found = (path.name for path in (self.folder / "repository" / "points" / "hv1").glob("*"))
-        return [name.split("-")[1] for name in sorted(found)]
+        return [name.split("-")[1] for name in self._names()]
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in (self.folder / "repository" / "points" / "hv1").glob("*"))
+
+    def lag(self) -> float:
+        """Seconds of what would be lost if the host died now; there is a point."""
+        return time.time() - int(self._names()[-1].split("-")[0]) / 1e6
 
     def close(self) -> None:
         """Nothing stays: no process, no mount, no loop device."""
@@ -102,6 +115,7 @@ directory = "{folder}/status"
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
+        self.network.close()
         self.disk.close()
 
 
@@ -141,22 +155,32 @@ def test_every_point_is_a_prefix_whatever_is_killed(world: World, tmp_path: Path
     world.start_server()
     world.start_agent()
     wait_until("the first keyframe", world.points, world)
-    world.disk.start_writer()
-    kills = 0
-    # Both are killed at least once: what waited in the spool comes in as many points at a time.
-    while len(world.points()) < _POINTS or kills < 2:
-        wanted = len(world.points()) + chance.randint(3, 6)
-        wait_until("more points", lambda: len(world.points()) >= wanted, world)  # noqa: B023
+    world.disk.start_writer(_PAUSE, _MOST)
+    begun, kills = time.monotonic(), 0
+    lags, at_kills = [0.0], list[float]()
+
+    def more(wanted: int) -> bool:
+        lags.append(world.lag())
+        return len(world.points()) >= wanted
+
+    # All are killed at least once: what waited in the spool comes in as many points at a time.
+    while len(world.points()) < _POINTS or kills < 3:
+        wait_until("more points", partial(more, len(world.points()) + chance.randint(3, 6)), world)
         kills += 1
-        if kills % 2:
+        time.sleep(chance.uniform(0.0, 1.0))  # anywhere: between points, in a pass, in a freeze, in a request
+        at_kills.append(world.lag())
+        if kills % 3 == 1:
             kill(world.server)
             time.sleep(chance.uniform(0.0, 3.0))  # points wait in the spool meanwhile
             world.start_server()
-        else:
-            time.sleep(chance.uniform(0.0, 1.0))  # anywhere: between points, in a pass, in a freeze
+        elif kills % 3 == 2:
             kill(world.agent)
             world.start_agent()
-    last = len(world.points())
+        else:
+            world.network.cut()
+            time.sleep(chance.uniform(0.0, 3.0))
+            world.network.mend()
+    last, took = len(world.points()), time.monotonic() - begun
     wait_until("a point after the last kill", lambda: len(world.points()) > last, world)
     # What killed it left nothing frozen: the writer goes on.
     records = len(world.disk.acknowledged())
@@ -175,11 +199,17 @@ def test_every_point_is_a_prefix_whatever_is_killed(world: World, tmp_path: Path
         with restored(world.local, point, tmp_path) as mount:
             counts.append(check_prefix(mount, point.header.created, acknowledged))
     assert counts == sorted(counts) and counts[-1] > counts[0]
-    assert journals >= len(summaries) // 3 and kills >= 2
+    assert journals >= len(summaries) // 3 and kills >= 3
     report = check(world.local, read_data=True)
     assert report.ok, report.damages
     status = json.loads((world.folder / "status" / "status.json").read_text())
     assert status["state"] == "stopped" and status["points"][-1]["id"] == summaries[-1].id
+    if _REPORT:
+        report_figures = {
+            "points": len(counts), "journals": journals, "kills": kills, "records": counts[-1], "seconds": took,
+            "interval": _INTERVAL, "longest_lag": max(lags), "lag_at_kills": max(at_kills),
+        }  # fmt: skip
+        Path(_REPORT).write_text(json.dumps(report_figures))
 
 
 @pytest.mark.slow

@@ -17,20 +17,21 @@ from recovery.repository.repository import Repository
 from recovery.restore.disk import RestoreOptions, restore_disk
 
 RECORD, SLOTS = 4096, 64
-#: Appends record after record, and keeps the newest ones in slots too (blocks that are overwritten in place); says
-#: which number is safe, and when.
+#: ``WRITER FOLDER [PAUSE [MOST]]`` appends record after record, and keeps the newest ones in slots too (blocks that
+#: are overwritten in place); says which number is safe, and when. PAUSE: seconds between two, MOST: how many at most.
 WRITER = """
 import os, sys, time
+pause, most = float((sys.argv + ["", ""])[2] or 0.02), int((sys.argv + ["", ""])[3] or 5000)
 log = os.open(sys.argv[1] + "/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 slots = os.open(sys.argv[1] + "/slots", os.O_RDWR | os.O_CREAT)
 number = 0
-while number < 5000:
+while number < most:
     record = b"%012d" % number + bytes([number % 251]) * (4096 - 12)
     os.pwrite(slots, record, number % 64 * 4096); os.fsync(slots)
     os.write(log, record); os.fsync(log)
     print(number, time.time(), flush=True)
     number += 1
-    time.sleep(0.02)
+    time.sleep(pause)
 """
 
 
@@ -50,9 +51,10 @@ class WrittenDisk:
         self._acks = (folder / "acks").open("wb")
         self._writer: subprocess.Popen[bytes] | None = None
 
-    def start_writer(self) -> None:
+    def start_writer(self, pause: float = 0.02, most: int = 5000) -> None:
         """From the first record on."""
-        self._writer = subprocess.Popen([sys.executable, "-c", WRITER, str(self.mount)], stdout=self._acks)
+        words = [sys.executable, "-c", WRITER, str(self.mount), str(pause), str(most)]
+        self._writer = subprocess.Popen(words, stdout=self._acks)
 
     def stop_writer(self) -> None:
         """As by a power cut."""
