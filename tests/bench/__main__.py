@@ -17,9 +17,11 @@ from recovery.errors import RekindleError
 from tests.bench import document, place
 from tests.bench.bench import Bench
 from tests.bench.data import cache_folder
+from tests.bench.live_scale import TINY, LiveScale
 from tests.bench.model import Row, Run
 from tests.bench.peers import PACKAGES, missing
 from tests.bench.rows_capture import capture, unchanged
+from tests.bench.rows_live import capture_live
 from tests.bench.rows_network import network
 from tests.bench.rows_partial import delta, resume
 from tests.bench.rows_restore import incompressible, restore, restore_host
@@ -36,6 +38,7 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "fragmented": fragmented,
     "capture": capture,
     "unchanged": unchanged,
+    "capture-live": capture_live,
 }
 
 
@@ -59,7 +62,26 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--ours", action="store_true", help="without the other programs: quick, while working on speed")
     made.add_argument("--install", action="store_true", help="install the other programs from Debian, and end")
     made.add_argument("--smoke", action="store_true", help="64 MiB: only to see that the bench itself works")
+    live, usual = made.add_argument_group("capture-live"), LiveScale()
+    live.add_argument("--pairs", type=int, default=usual.pairs, help="turns of fio (default %(default)s)")
+    live.add_argument("--seconds", type=float, default=usual.seconds, help="of each of them (default %(default)s)")
+    live.add_argument("--interval", type=float, default=usual.interval,
+                      help="seconds between points under fio (default %(default)s)")  # fmt: skip
+    live.add_argument("--freezes", type=int, default=usual.freezes,
+                      help="points of each busy filesystem (default %(default)s)")  # fmt: skip
+    live.add_argument("--points", type=int, default=usual.points,
+                      help="points that must be prefixes (default %(default)s)")  # fmt: skip
     return made
+
+
+def live_scale(arguments: argparse.Namespace) -> LiveScale:
+    """How much of everything the row capture-live takes."""
+    if arguments.smoke:
+        return TINY
+    return LiveScale(
+        pairs=arguments.pairs, seconds=arguments.seconds, interval=arguments.interval, freezes=arguments.freezes,
+        points=arguments.points,
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -86,6 +108,7 @@ def main() -> None:
         not arguments.ours,
         arguments.source,
         arguments.results,
+        live_scale(arguments),
     )
     run = place.begin(sys.argv[1:], arguments.results or arguments.data)
     for name in arguments.rows or ROWS:

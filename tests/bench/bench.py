@@ -12,6 +12,7 @@ from pathlib import Path
 from recovery.units import GIB, MIB
 from tests.bench import data
 from tests.bench.data import Disk, Say
+from tests.bench.live_scale import LiveScale
 
 #: A quick look on little data: does the bench itself work? Its figures say nothing.
 SMOKE = 64 * MIB
@@ -21,7 +22,7 @@ SMOKE = 64 * MIB
 class Bench:
     """``samples`` is the number of turns, ``folder`` holds prepared data, ``smoke`` is little data; without
     ``peers`` only this project is measured (and the limit, b3sum, plain TCP). ``results`` is where everybody writes,
-    beside the prepared data unless given."""
+    beside the prepared data unless given; ``live``: how much of everything the row capture-live takes."""
 
     folder: Path
     samples: int
@@ -30,6 +31,7 @@ class Bench:
     peers: bool = True
     source: Path = Path("/usr")
     results: Path | None = None
+    live: LiveScale = LiveScale()
     _disks: dict[str, Disk] = field(default_factory=dict)
 
     def disk(self, name: str) -> Disk:

@@ -13,8 +13,11 @@ from tests.bench.model import Goal, Measured, Row, Run
 
 DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- figures: written by scripts/bench --write-docs -->", "<!-- end of figures -->"
+#: Samples of a contestant in the table; with more of them it would be a table of nothing else.
+_MOST_SHOWN = 20
 #: Figures that are bytes.
-_BYTES = ("transferred", "changed", "remaining", "stored", "peak_rss", "written", "skipped", "frame_bytes", "read")
+_BYTES = ("transferred", "changed", "remaining", "stored", "peak_rss", "written", "skipped", "frame_bytes", "read",
+          "remainder", "tracker_memory", "maps_of_the_kernel", "process_beside_them")  # fmt: skip
 
 
 def encode(run: Run) -> bytes:
@@ -109,7 +112,10 @@ def _contestant(one: Measured, reference: Measured | None) -> str:
     rate = f"{one.rate / 1e6:.0f}" if one.work else ""
     server = _figure(one.median("server_cpu")) if one.median("server_cpu") else ""
     ratio = f"{one.seconds / reference.seconds:.2f}" if reference else ""
-    every = " ".join(f"{sample.seconds:.2f}" for sample in one.samples) + (f" then: {one.error}" if one.error else "")
+    every = " ".join(f"{sample.seconds:.2f}" for sample in one.samples)
+    if len(one.samples) > _MOST_SHOWN:
+        every = f"{len(one.samples)} samples, in the JSON"
+    every += f" then: {one.error}" if one.error else ""
     checked = " ✓" if one.checked else ""
     return (
         f"| {_cell(one.name)}{checked} | {_figure(one.seconds)} | {rate} | {_figure(one.median('cpu'))} | {server} | "

@@ -70,6 +70,12 @@ def process_cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def family_cpu(pid: int) -> float:
+    """CPU-seconds of a process that runs, and of those of its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
 def fsync(path: Path) -> None:
     """Wait until a file is on stable storage."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -186,6 +192,12 @@ def _merged(contestants: Sequence[Contestant], taken: dict[int, Measured]) -> li
         best.others = {one.command: one.samples for one in found if one is not best and one.samples}
         merged.append(best)
     return merged
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that so many per cent of the others do not exceed; NaN of nothing."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else float("nan")
 
 
 def median_of(values: Sequence[float]) -> float:

@@ -22,7 +22,7 @@ CORES = os.cpu_count() or 1
 #: Debian package -> a program of it
 PACKAGES = {
     "restic": "restic", "borgbackup": "borg", "casync": "casync", "qemu-utils": "qemu-img", "libnbd-bin": "nbdcopy",
-    "partclone": "partclone.ext4", "zstd": "zstd", "b3sum": "b3sum",
+    "partclone": "partclone.ext4", "zstd": "zstd", "b3sum": "b3sum", "fio": "fio",
 }  # fmt: skip
 
 
