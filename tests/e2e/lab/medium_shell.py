@@ -19,7 +19,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,19 +202,20 @@ def medium_shell(
     with Machine(hardware, folder / "vm", accel) as machine:
         say(f"starting the medium ({firmware})")
         if firmware == "uefi-sb":
-            _start_by_grub(machine)
+            # Its menu has no entry for this shell.
+            start_by_grub(machine, (f"linux /rekindle/vmlinuz {_WORDS}", "initrd /rekindle/initrd.img", "boot"))
         shell = MediumShell(machine, share)
         shell.start()
         yield shell
 
 
-def _start_by_grub(machine: Machine) -> None:
-    """Type the kernel's words in GRUB's command line: its menu has no entry for this shell."""
+def start_by_grub(machine: Machine, lines: Sequence[str]) -> None:
+    """Type ``lines``, the last of which boots, in the command line of the medium's signed GRUB. Raises LabError."""
     limit = _START * machine.accel.slowness
     machine.wait_for_serial("Rekindle recovery console", limit)
     machine.serial_send("c")
     place = machine.wait_for_serial("grub> ", limit)
-    for line in (f"linux /rekindle/vmlinuz {_WORDS}", "initrd /rekindle/initrd.img", "boot"):
+    for line in lines[:-1]:
         machine.serial_send(line + "\r")
-        if line != "boot":
-            place = machine.wait_for_serial(r"grub> ", limit, since=place)
+        place = machine.wait_for_serial(r"grub> ", limit, since=place)
+    machine.serial_send(lines[-1] + "\r")

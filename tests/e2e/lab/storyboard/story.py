@@ -1,4 +1,7 @@
-"""The story: a virtualization host is captured twice, dies, and comes back elsewhere, as it was at the first point."""
+"""The story: a virtualization host is captured twice, dies, and comes back elsewhere, as it was at the first point.
+
+``Options.live``: it runs instead, captured by its own agent, until its power fails, and comes back to its last minute.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,16 @@ from recovery.commands import run
 from recovery.units import GIB, format_size
 from tests.e2e.lab.accel import Acceleration, best_acceleration
 from tests.e2e.lab.hardware import DiskSpec, Firmware, Hardware, free_port, make_blank_disk
+from tests.e2e.lab.host_agent import AgentSetup
 from tests.e2e.lab.host_image import build, recipe
 from tests.e2e.lab.qemu import LabError, Machine
 from tests.e2e.lab.screen import ScreenReader
 from tests.e2e.lab.server import Serving, rekindle, serving
+from tests.e2e.lab.storyboard.live import DISK, LiveSource
 from tests.e2e.lab.storyboard.operator import Operator, Task, restore_figures
 from tests.e2e.lab.storyboard.power import PowerLosses
 from tests.e2e.lab.storyboard.report import DemoReport, Phase
-from tests.e2e.lab.storyboard.restored import check_host
+from tests.e2e.lab.storyboard.restored import Shell, check_host
 from tests.e2e.lab.storyboard.stage import Stage
 
 TARGET_SIZE = 12 * GIB
@@ -41,6 +46,8 @@ class Options:
     interactive: bool = False
     power_losses: PowerLosses | None = None
     """The power of the new machine fails in the middle of the restore."""
+    live: LiveSource | None = None
+    """The source host runs with the agent on it, until its power fails."""
 
 
 @dataclass
@@ -83,7 +90,7 @@ def play(options: Options, stage: Stage) -> DemoReport:
 
 
 def _clean(folder: Path) -> None:
-    for name in ("repository", "repository-server", "recovery.iso", "host.img", "new-disk.img", "secrets"):
+    for name in ("repository", "repository-server", "recovery.iso", "host.img", "new-disk.img", "secrets", "source"):
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -114,14 +121,12 @@ def _play(options: Options, stage: Stage) -> None:
             role = ["--role", "capture", "--host", HOST]
             rekindle("user", "add", "agent", *role, "--password-file", password, "--state", server.state)
         story = Story(stage, options, image, accel, disk, repository, passphrase, server)
-        with stage.phase("capture-older", "Capture the host: the older point") as phase:
-            _capture(story, "before the change", phase)
-        with stage.phase("change", "Change the host: data encrypted by a stranger, both VMs' disks changed"):
-            build.change(disk, image.facts, "newer")
-        with stage.phase("capture-newer", "Capture the host again: the newer point") as phase:
-            _capture(story, "after the change", phase)
-        with stage.phase("iso", "Build the recovery medium") as phase:
-            iso = _build_iso(story, phase)
+        if options.live is None:
+            _capture_twice(story)
+            iso = _build_iso(story)
+        else:
+            iso = _build_iso(story)
+            _run_source(story, options.live, iso)
         with stage.phase("death", "The host dies: its disk is gone"):
             disk.unlink()
         target = make_blank_disk(folder / "new-disk.img", TARGET_SIZE)
@@ -141,6 +146,30 @@ def _play(options: Options, stage: Stage) -> None:
         }
         _recover(story, hardware, iso)
         _return(story, hardware)
+
+
+def _capture_twice(story: Story) -> None:
+    stage = story.stage
+    with stage.phase("capture-older", "Capture the host: the older point") as phase:
+        _capture(story, "before the change", phase)
+    with stage.phase("change", "Change the host: data encrypted by a stranger, both VMs' disks changed"):
+        build.change(story.disk, story.image.facts, "newer")
+    with stage.phase("capture-newer", "Capture the host again: the newer point") as phase:
+        _capture(story, "after the change", phase)
+
+
+def _run_source(story: Story, live: LiveSource, iso: Path) -> None:
+    stage, folder = story.stage, story.options.folder
+    with stage.phase("agent", "Install the agent on the host") as phase:
+        password = (folder / "secrets/capture-password").read_text().strip()
+        url = f"https://10.0.2.2:{story.server.port}"
+        setup = AgentSetup(url, story.server.ca_fingerprint, "agent", password, story.passphrase, DISK)
+        phase.figures |= live.install(story.disk, setup, story.accel)
+    # What an emulated host need not compress and encrypt itself.
+    with stage.phase("capture-off", "Capture the host once while it is off") as phase:
+        _capture(story, "before it ran", phase)
+    hardware = live.hardware(story.options.firmware, story.disk, iso)
+    live.run(hardware, story.accel, story.repository, story.passphrase)
 
 
 def _secret(folder: Path, name: str, text: str) -> Path:
@@ -190,14 +219,15 @@ def _progress(stage: Stage) -> Callable[[str], None]:
     return hear
 
 
-def _build_iso(story: Story, phase: Phase) -> Path:
+def _build_iso(story: Story) -> Path:
     iso = story.options.folder / "recovery.iso"
     url = f"https://10.0.2.2:{story.server.port}"
     words: list[str | Path] = ["--server", url, "--ca", story.server.ca_fingerprint, "--output", iso]
-    # Packed fast: the medium of a demonstration lives for minutes.
-    lines = rekindle("iso", "build", *words, "--firmware", "none", "--compression", "3", say=_progress(story.stage))
-    medium = next(line for line in lines if line.get("type") == "medium")
-    phase.figures["iso"] = medium["size"]
+    with story.stage.phase("iso", "Build the recovery medium") as phase:
+        # Packed fast: the medium of a demonstration lives for minutes.
+        words += ["--firmware", "none", "--compression", "3"]
+        lines = rekindle("iso", "build", *words, say=_progress(story.stage))
+        phase.figures["iso"] = next(line for line in lines if line.get("type") == "medium")["size"]
     return iso
 
 
@@ -262,7 +292,8 @@ def _recover(story: Story, hardware: Hardware, iso: Path) -> None:
 def _new_task(story: Story) -> Task:
     """What the operator gets from the server's administrator; its code works once."""
     lines = rekindle("code", "issue", "--host", HOST, "--valid", "4h", "--state", story.server.state)
-    return Task(HOST, lines[0]["code"], story.passphrase, point=1, target_serial=TARGET_SERIAL)
+    point = 0 if story.options.live else 1
+    return Task(HOST, lines[0]["code"], story.passphrase, point=point, target_serial=TARGET_SERIAL)
 
 
 def _free_display() -> int:
@@ -279,7 +310,8 @@ def _by_hand(story: Story, machine: Machine, task: Task) -> None:
     console = story.stage.console
     address, display = machine.hardware.vnc.split(":")
     console.print(f"[bold]Your turn.[/] Point a VNC viewer at {address}, port {5900 + int(display)}.")
-    console.print(f"  Host {task.host}, the older of two points. One-time recovery code: {task.code}")
+    which = "the older of two points" if task.point else "the newest point"
+    console.print(f"  Host {task.host}, {which}. One-time recovery code: {task.code}")
     console.print(
         f"  Passphrase of the repository: {task.passphrase}    Serial number of the disk: {task.target_serial}"
     )
@@ -297,7 +329,12 @@ def _return(story: Story, hardware: Hardware) -> None:
             with stage.phase("checks", "Ask the restored host") as phase:
                 check_host(stage, machine, next(iter(hardware.forwards)), "older", story.accel.slowness)
                 phase.figures["held"] = sum(check.held for check in stage.report.checks)
+                if story.options.live is not None:
+                    Shell(machine).run("sync", 60 * story.accel.slowness)
         finally:
             with contextlib.suppress(LabError):
                 machine.screenshot(folder / "screens/restored-host.png")
             shutil.copy(machine.serial_log, folder / "serial-host.log")
+    if story.options.live is not None:
+        with stage.phase("records", "Look for every record on the restored host's disk"):
+            story.options.live.judge(hardware.disks[0].path, story.repository, story.passphrase)
