@@ -19,8 +19,8 @@ _INTERVAL, _BUSY = 0.5, 10.0
 #: The load's table then: as many chunks of 1 MiB as keyframes hold in memory. At this pace all chunks of a larger one
 #: change while they are read, and a keyframe, which an agent that fell behind must make, finds no moment to freeze in.
 _BUSY_TABLE = 32 * MIB
-#: Seconds for each point at most, of a machine that is far too slow for the interval.
-_PATIENCE = 15.0
+#: Seconds for each point, and at the least, on a machine that is too slow for the interval.
+_PATIENCE, _LEAST = 3.0, 60.0
 #: The load's table, its log, sessions, uploads, and as much again for the filesystem itself.
 _ROOM = 192 * MIB
 
@@ -80,7 +80,8 @@ def freezes(bench: Bench, folder: Path, kind: Kind) -> tuple[list[Measured], lis
         wanted = site.points() + scale.freezes
         begun = time.monotonic()
         with contextlib.suppress(OSError):  # fewer points are counted as they are
-            agent.wait_for(lambda: site.points() >= wanted, scale.freezes * _PATIENCE, f"{wanted} points")
+            seconds = max(_LEAST, scale.freezes * _PATIENCE)
+            agent.wait_for(lambda: site.points() >= wanted, seconds, f"{wanted} points")
         took, failures = time.monotonic() - begun, agent.status.failures
     name = f"freezes of a busy {kind}"
     measured = Measured(name=name, command=f"the load at {_BUSY:g} times its pace, a point every {_INTERVAL:g} s")
