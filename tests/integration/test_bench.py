@@ -31,6 +31,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "data", samples=1, say=lambda text: None, smoke=True, source=source)
 
 
+@pytest.mark.slow
 def test_a_row_has_samples_checked_results_and_goals_with_figures(bench: Bench, tmp_path: Path) -> None:
     run = place.begin([], tmp_path)
     run.rows = [row := delta(bench)]

@@ -146,6 +146,7 @@ def test_what_was_restored_is_not_fetched_again(world: FaultWorld, proxy: Faults
     assert disk["skipped"] > 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_an_outage_ends_the_command(world: FaultWorld, proxy: Faults, tmp_path: Path) -> None:
     # Not what the plan asks for before the run: HEAD.
     proxy.script = lambda seen: Fault(stall=True) if seen.method == "GET" else None

@@ -215,6 +215,7 @@ size=300MiB, type=82
 """
 
 
+@pytest.mark.slow
 def test_an_mbr_with_logical_partitions_shrinks(tmp_path: Path) -> None:
     host = Host(tmp_path, 760 * MIB, MBR)
     with host.image.open("r+b") as file:
@@ -240,6 +241,7 @@ def test_an_mbr_with_logical_partitions_shrinks(tmp_path: Path) -> None:
     assert content(target, found[5].start, found[5].size, tmp_path / "m", "btrfs") == host.digests[5]
 
 
+@pytest.mark.slow
 def test_btrfs_shrinks(tmp_path: Path) -> None:
     host = Host(tmp_path, 2000 * MIB, "label: gpt\ntype=linux\n")
     host.make(1, "mkfs.btrfs", "-q", count=150, size=300_000)
@@ -261,6 +263,7 @@ size=64MiB, type=swap
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [(512, 4096), (4096, 512)])
 def test_the_other_sector_size(tmp_path: Path, old: int, new: int) -> None:
     script = SMALL if old == 512 else SMALL.replace("34\n", "6\n").replace("start=34, size=2014", "start=6, size=250")
@@ -319,6 +322,7 @@ def test_what_cannot_bear_larger_sectors_is_refused(tmp_path: Path) -> None:
     assert "xfs cannot be shrunk at all" in problem.why
 
 
+@pytest.mark.slow
 def test_a_journal_is_replayed_beyond_the_new_end_and_what_a_tool_writes_there_stays_away(tmp_path: Path) -> None:
     """A disk as after a power cut: the filesystem was mounted when its blocks were copied."""
     host = Host(tmp_path, 420 * MIB, "label: gpt\nsize=400MiB, type=linux\n")

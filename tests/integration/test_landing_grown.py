@@ -67,6 +67,7 @@ def test_a_filesystem_in_the_middle_grows_and_swap_moves_to_the_end(tmp_path: Pa
     assert content(target, new[2].start, new[2].size, tmp_path / "m", "ext4") == host.digests[2]
 
 
+@pytest.mark.slow
 def test_a_logical_partition_grows_and_its_container_with_it(tmp_path: Path) -> None:
     host = Host(tmp_path, 760 * MIB, MBR)
     host.make(1, "mkfs.ext4", "-q", "-b", "4096", count=30)

@@ -53,6 +53,7 @@ def test_a_host_comes_back_without_anybody(scene: Scene) -> None:
         assert not any(secret in where for secret in secrets)
 
 
+@pytest.mark.slow
 def test_a_second_start_from_the_medium_does_not_restore_again(scene: Scene) -> None:
     scene.answers(after='"poweroff"')
     assert scene.drive().phase == "done"
@@ -88,6 +89,7 @@ def test_a_key_in_the_countdown_leaves_everything_as_it_is(scene: Scene) -> None
     assert scene.reports()[-1][0] == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_key_after_the_first_write_does_not_claim_that_nothing_was_written(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_key_just_before_there_is_a_run(scene: Scene, monkeypatch: pytest.Monk
     assert not scene.target.exists()
 
 
+@pytest.mark.slow
 def test_an_engine_that_was_restarted_in_the_middle_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new engine knows of no run: nobody may wait for its end for ever, or call it a success."""
     scene.answers(countdown="60", after='"poweroff"')
@@ -190,6 +193,7 @@ def test_a_refusal_after_the_login_reaches_the_server(scene: Scene) -> None:
     assert kept.actor.startswith("#code-")
 
 
+@pytest.mark.slow
 def test_with_a_password_and_secrets_only_on_the_volume(scene: Scene) -> None:
     scene.rig.session("restore", HOST)  # makes the user
     scene.text = f'user = "restore-{HOST}"\npassword = "{PASSWORD}"\nsecret = "{PASSPHRASE}"\n'
@@ -203,6 +207,7 @@ def test_with_a_password_and_secrets_only_on_the_volume(scene: Scene) -> None:
     assert scene.rebooted == []
 
 
+@pytest.mark.slow
 def test_the_server_is_found_by_its_fingerprint(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two announce themselves; the one that claims the pin is taken, and has to prove it as ever."""
     pin = scene.rig.trust.fingerprint.replace(":", "").lower()
@@ -218,6 +223,7 @@ def test_the_server_is_found_by_its_fingerprint(scene: Scene, monkeypatch: pytes
     assert "No server on the local network" in ended.message
 
 
+@pytest.mark.slow
 def test_a_repository_on_a_disk_of_the_machine(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     here = LocalRepository(id=scene.rig.local.id, path=str(scene.rig.root), device="/dev/sdx1", size=1)
     monkeypatch.setattr(scene.engine, "local_repositories", lambda: [here])

@@ -76,6 +76,7 @@ def test_a_key_in_the_countdown_stops_it(scene: Scene, window: Window) -> None:
     assert window.process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_two_windows_see_the_same(scene: Scene, window: Window) -> None:
     second = Window(scene)
     scene.answers(countdown="8")

@@ -66,6 +66,7 @@ def test_the_screens_of_damage(size: tuple[int, int]) -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_another_copy_and_retry() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
@@ -114,6 +115,7 @@ def test_zeros_are_not_the_default_and_are_told() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_what_has_nothing_to_do_with_damage_offers_neither() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
@@ -160,6 +162,7 @@ def test_the_plan_offers_both_where_content_is_missing() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_vm_has_them_too() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from recovery.format.point import PointSummary
 from recovery.tui.screens.point import PointScreen
 from recovery.tui.widgets.choice import ChoiceList
@@ -101,6 +103,7 @@ async def through(c: Console, wait: Callable[[str], Any]) -> None:
     await wait("Result")
 
 
+@pytest.mark.slow
 def test_a_slow_engine_does_not_freeze_the_keys() -> None:
     async def test() -> None:
         engine, answer = SlowEngine(address=True), threading.Event()

@@ -160,6 +160,7 @@ def test_every_screen(size: tuple[int, int]) -> None:
     run(test)
 
 
+@pytest.mark.slow
 @SIZES
 def test_every_other_state(size: tuple[int, int]) -> None:
     """Dialogs, refusals and failures, and the tasks that are not a restore of all."""

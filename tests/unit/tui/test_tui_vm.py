@@ -162,6 +162,7 @@ def test_what_is_planned_is_what_was_chosen() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_disk_is_left_out_and_one_at_least_is_needed() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
@@ -193,6 +194,7 @@ def test_a_disk_is_left_out_and_one_at_least_is_needed() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_directory_is_typed() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
@@ -221,6 +223,7 @@ def test_a_directory_is_typed() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_failure_can_be_tried_again() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
