@@ -33,7 +33,7 @@ from tests.unit.plan.hosts import all_machines, disk, point, recorded
 from tests.unit.tui.console import Console, console_of, run
 
 MACHINES = sorted(all_machines())
-#: One where all goes well, one that is refused, one whose target the operator chooses.
+#: One where all goes well; refusals and choices are slow ones.
 QUICK = ("small_server",)
 
 
