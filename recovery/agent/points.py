@@ -15,7 +15,7 @@ from recovery.capture.live.beside import Beside
 from recovery.capture.live.capture import capture_live
 from recovery.capture.live.cut import take_cut
 from recovery.capture.live.guests import with_consistency
-from recovery.capture.live.limits import DoubtError, FreezeLimits
+from recovery.capture.live.limits import DoubtError, FreezeLimits, NotStillError
 from recovery.capture.live.session import LiveSession
 from recovery.capture.live.survey import MOST_A_MINUTE
 from recovery.capture.request import CaptureRequest
@@ -24,7 +24,7 @@ from recovery.capture.tracking.remember import RememberingTracker
 from recovery.capture.tracking.witness import tracked_disk
 from recovery.capture.vmplaces import with_occupancies
 from recovery.errors import BusyError
-from recovery.events import Listener
+from recovery.events import Listener, Message
 from recovery.format.journal import MAX_CHAIN, ChainEntry, JournalHeader, encode_journal
 from recovery.format.names import journal_name, point_name
 from recovery.format.point import (
@@ -46,7 +46,8 @@ from recovery.repository.repository import Repository
 _MIB = 1024 * 1024
 #: A few MiB of chunks at a time: the host's work comes first.
 _WORKERS, _UPLOADERS = 1, 1
-_HELD = 64 * _MIB
+#: Chunks that change all the time wait in memory; a host that writes to more of them gets more for one keyframe.
+_HELD, _MOST_HELD = 64 * _MIB, FreezeLimits().held
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,19 +129,28 @@ class Maker:
         if self._newest is not None:
             self._session.continued(self._newest[0])
         try:
-            point = capture_live(self._repository, self._index, request, self._session, self._listener, cancel)
-        except BaseException:
-            # A full compare that was begun has forgotten what changed before it.
-            if self._newest is None or not self._session.bases_since(self._summary()):
-                self.invalidate()
-            self._all_since_keyframe = True
-            raise
+            point = self._capture(request, cancel, _HELD)
+        except NotStillError as error:
+            again = f"{error.message} Once more, with more memory."
+            self._listener(Message(text=again, level="warning", step="keyframe"))
+            point = self._capture(request, cancel, _MOST_HELD)
         self._begin(point)
         disks = point.body.disks
         return Made(
             id=point.id, header=point.header, kind="keyframe", changed=sum(disk.changed for disk in disks),
             stored=sum(disk.stored for disk in disks), live=point.body.live,
         )  # fmt: skip
+
+    def _capture(self, request: CaptureRequest, cancel: threading.Event, held: int) -> Point:
+        self._session.limits = msgspec.structs.replace(self._limits, held=held)
+        try:
+            return capture_live(self._repository, self._index, request, self._session, self._listener, cancel)
+        except BaseException:
+            # A full compare that was begun has forgotten what changed before it.
+            if self._newest is None or not self._session.bases_since(self._summary()):
+                self.invalidate()
+            self._all_since_keyframe = True
+            raise
 
     def _summary(self) -> PointSummary | None:
         if self._newest is None:

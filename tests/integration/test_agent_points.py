@@ -7,23 +7,26 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from recovery.agent import points
 from recovery.agent.config import Settings, parse_settings
 from recovery.agent.journaling import TooMuchError
 from recovery.agent.points import Made, Maker
 from recovery.agent.sending import Sender
 from recovery.agent.service import check_places
 from recovery.agent.spool import Spool
-from recovery.capture.live.limits import DoubtError
+from recovery.capture.live.capture import capture_live
+from recovery.capture.live.limits import DoubtError, NotStillError
 from recovery.capture.tracking.choose import open_tracker
 from recovery.capture.tracking.witness import tracked_disk
 from recovery.errors import SpaceError, UnreachableError, UsageError
 from recovery.events import Event, Message
 from recovery.format.names import parse_name
-from recovery.format.point import PointHeader
+from recovery.format.point import Point, PointHeader
 from recovery.repository.check import check
 from recovery.repository.index import SqliteIndex
 from recovery.repository.repository import Repository
@@ -162,6 +165,29 @@ def test_keyframes_and_journals_of_a_disk_that_is_written_to(rig: Rig) -> None:
     assert kinds[0] == "keyframe" and kinds.count("journal") + kinds.count("doubt") >= 4
     assert len(counts) == len(kinds) - kinds.count("doubt") and counts[-1] > counts[0]
     assert not rig.rejected and len(rig.committed) == kinds.count("journal")
+
+
+def test_a_host_that_writes_everywhere_gets_more_memory_for_its_keyframe(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def restless(*words: Any) -> Point:
+        session = words[3]
+        held.append(session.limits.held)
+        if len(held) == 1:
+            raise NotStillError("Too much is written.", hint="")
+        made: Point = capture_live(*words)
+        return made
+
+    monkeypatch.setattr(points, "capture_live", restless)
+    maker = rig.maker()
+    assert maker.keyframe(NEVER).kind == "keyframe"
+    assert held[1] == 8 * held[0], "for this once"
+    assert any("more memory" in text for text in rig.told)
+    maker.keyframe(NEVER)
+    assert held == [held[0], held[1], held[0]]
+    assert len(verify(rig)) == 2
 
 
 def test_while_the_server_is_away_points_wait_and_come_in_with_their_times(rig: Rig) -> None:
