@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tests.e2e.lab.hardware import DiskSpec, Hardware, free_port, make_blank_dis
 from tests.e2e.lab.qemu import Machine
 from tests.e2e.lab.screen import UNKNOWN, ScreenReader
 from tests.e2e.lab.server import Serving, rekindle, serving
-from tests.support.vm_host import ROOT, make_vm_host
+from tests.support.vm_host import LVM, ROOT, make_vm_host
 
 pytestmark = [
     pytest.mark.e2e,
@@ -63,6 +64,11 @@ def test_every_screen_of_a_booted_medium(tmp_path: Path) -> None:
     rekindle("repo", "init", repository, "--passphrase-file", secret)
     words: list[str | Path] = ["--host", "vhost1", "--firmware", "bios", "--secret-file", secret]
     rekindle("capture", repository, host.disk, *words, "--note", "before the update")
+    old = tmp_path / "old.raw"  # a disk of the dead machine; with its volume group the plan would refuse
+    shutil.copy(host.disk, old)
+    with old.open("r+b") as file:
+        file.seek(LVM[0])
+        file.write(bytes(2 * MIB))
     with host.disk.open("r+b") as file:  # the host works on
         file.seek(480 * MIB)
         file.write(os.urandom(20 * MIB))
@@ -75,7 +81,7 @@ def test_every_screen_of_a_booted_medium(tmp_path: Path) -> None:
             build(medium, server)
         disks = (
             DiskSpec(make_blank_disk(tmp_path / "target.raw", 4 * GIB), "nvme", SERIAL),
-            DiskSpec(host.disk, "sata", "ZHZ0A1B2"),
+            DiskSpec(old, "sata", "ZHZ0A1B2"),
         )
         hardware = Hardware(firmware="bios", cdrom=medium, disks=disks, memory=1024)
         accel = best_acceleration(medium.parent / "netboot/vmlinuz")
