@@ -66,7 +66,9 @@ class Overlayer:
     def restore(self, task: OverlayTask, worker: Worker) -> None:
         """Compose the chunks of a task and have them written, but those that the disk holds already (when it is
         compared). Raises as Worker.restore."""
-        map, out, starts, filled = self.overlay.map, worker.writes.take(), list[int](), 0
+        # Composed in the worker's own memory: who held one of the writers' buffers here would wait for the gates below
+        # while those who are behind them wait for a buffer.
+        map, out, starts, filled = self.overlay.map, worker.composing, list[int](), 0
         for index in task.indexes:
             starts.append(filled)
             filled += map.length(index)
@@ -90,7 +92,10 @@ class Overlayer:
         pieces: list[Piece] = []
         for index, start in zip(task.indexes, starts, strict=True):
             pieces += self._settle(index, start, out, worker, lost)
-        worker.writes.put(out, pieces)
+        with worker.pace.decoding.passed():
+            buffer = worker.writes.take()
+            buffer[:filled] = out[:filled]
+            worker.writes.put(buffer, pieces)
 
     def _prepare(self, index: int, start: int, composed: Composed, out: memoryview) -> Iterator[_Needed]:
         """What has to be fetched for a chunk; a base of zeros is put in place at once."""

@@ -20,7 +20,7 @@ from recovery.restore.buffers import page_buffer
 from recovery.restore.pace import Pace
 from recovery.restore.ranges import MAX_READ, NO_GAP, Batch, Frame, ReadRange, batch_up, coalesce
 from recovery.restore.target import Target
-from recovery.restore.writes import Piece, WriteBehind
+from recovery.restore.writes import WRITE_SIZE, Piece, WriteBehind
 
 _RE_READS = 3
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 15.0
@@ -99,6 +99,14 @@ class Worker:
         self._aside = Aside()
         self._read = page_buffer(MAX_READ)
         self._compared: memoryview | None = None
+        self._composing: memoryview | None = None
+
+    @property
+    def composing(self) -> memoryview:
+        """Memory for the chunks of an OverlayTask; there from the first one on."""
+        if self._composing is None:
+            self._composing = page_buffer(max(WRITE_SIZE, self._map.chunk_size))
+        return self._composing
 
     def restore(self, batch: Batch) -> None:
         """Take a batch from the repository to the disk; with ``compare`` only what the disk does not hold already.

@@ -12,24 +12,25 @@ LONGEST = 10.0
 
 
 class Pace:
-    """A frame is due when the processor time since the last one, its painting included, is ``SHARE`` of the time that
-    went by; so where a frame costs 10 ms it is drawn at every call of a quarter of a second, and on a processor that
-    needs half a second for it (an emulated one, an old BMC's serial line) every six seconds."""
+    """A frame is due when the one before, its painting included, took ``SHARE`` of the time since it began: where a
+    frame costs 10 ms of processor time it is drawn at every call of a quarter of a second, and on a processor that
+    needs half a second for it (an emulated one, for example) every six seconds."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, processor: Callable[[], float] = time.process_time
     ) -> None:
         """``clock`` and ``processor`` give seconds: of the wall, and of this process on any core."""
         self._clock, self._processor = clock, processor
-        self._drawn: tuple[float, float] | None = None
+        self._begun, self._used, self._cost = -LONGEST, 0.0, 0.0
 
     def due(self) -> bool:
         """Whether to draw now."""
-        if self._drawn is None:
-            return True
-        passed, used = self._clock() - self._drawn[0], self._processor() - self._drawn[1]
-        return passed >= LONGEST or used <= SHARE * passed
+        return self._clock() - self._begun >= min(LONGEST, self._cost / SHARE)
 
     def drawing(self) -> None:
         """A frame begins."""
-        self._drawn = self._clock(), self._processor()
+        self._begun, self._used = self._clock(), self._processor()
+
+    def drawn(self) -> None:
+        """It is on the screen."""
+        self._cost = self._processor() - self._used

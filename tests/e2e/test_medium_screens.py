@@ -56,6 +56,15 @@ class Tour:
     def type(self, text: str) -> None:
         self.machine.type(text)
 
+    def button(self, label: str) -> None:
+        """Go to a button of the row that the focus is in."""
+        for _ in range(8):
+            if f"[>{label}<]" in self.machine.screen_text():
+                return
+            self.press("right")
+            time.sleep(2)
+        raise AssertionError(f"There is no button {label}:\n{self.machine.screen_text()}")
+
 
 def test_every_screen_of_a_booted_medium(tmp_path: Path) -> None:
     host = make_vm_host(tmp_path)
@@ -148,7 +157,8 @@ def restore(tour: Tour, code: str) -> None:
     tour.machine.wait_for_screen(r"Rekindle · (Restore|Result)", tour.limit)
     tour.machine.screenshot(tour.pictures / "restore.png")
     tour.look("result", r"is complete")
-    tour.press("right", "right", "ret")
+    tour.button("QR code")
+    tour.press("ret")
     tour.look("qr", "It says")
     tour.press("esc", "f10")
     tour.look("power", "Leave console")
@@ -157,7 +167,7 @@ def restore(tour: Tour, code: str) -> None:
 
 def others(tour: Tour) -> None:
     """What is not on that way."""
-    tour.press(*["right"] * 4)
+    tour.button("New task")
     tour.look("new-task-button", r"\[>New task<\]")
     tour.press("ret")
     tour.look("task-again", "What shall be done")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -25,8 +26,10 @@ from recovery.repository.failover import with_copies
 from recovery.repository.repository import Repository
 from recovery.repository.store import open_local
 from recovery.restore.disk import RestoreOptions, restore_disk
+from recovery.restore.pace import Gate
 from recovery.restore.peek import read_captured
 from recovery.restore.report import DiskReport
+from recovery.restore.writes import Piece, WriteBehind
 from tests.support.journals import Minutes, scribble
 from tests.support.repositories import PASSPHRASE, commit, new_repository, store_disk
 from tests.support.server import ServerRig
@@ -142,6 +145,39 @@ def test_through_a_server(tmp_path: Path, plain_packs: bool) -> None:
         assert not list(rig.store("restore", "db*").list("journals/"))
     finally:
         rig.close()
+
+
+def test_nobody_waits_for_a_turn_with_a_buffer_that_others_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who composed chunks once held the writers' buffers while they waited for their turn to decode, and whose
+    turn it was waited for a buffer: for ever, where a server is quick and chunks of both kinds are many."""
+    passed, take, put = Gate.passed, WriteBehind.take, WriteBehind.put
+    mine, taken = threading.local(), []
+
+    @contextlib.contextmanager
+    def watched(gate: Gate) -> Iterator[None]:
+        if getattr(mine, "buffers", 0):
+            raise AssertionError("a thread with a buffer waits at a gate")
+        with passed(gate):
+            yield
+
+    def took(writes: WriteBehind) -> memoryview:
+        buffer = take(writes)
+        mine.buffers = getattr(mine, "buffers", 0) + 1
+        taken.append(threading.get_ident())
+        return buffer
+
+    def gave(writes: WriteBehind, buffer: memoryview, pieces: list[Piece]) -> None:
+        mine.buffers -= 1
+        put(writes, buffer, pieces)
+
+    monkeypatch.setattr(Gate, "passed", watched)
+    monkeypatch.setattr(WriteBehind, "take", took)
+    monkeypatch.setattr(WriteBehind, "put", gave)
+    history = History(new_repository(tmp_path / "r"))
+    restore(history.repository, history.points[-1], tmp_path / "out")
+    assert taken and (tmp_path / "out").read_bytes() == history.disks[-1]
 
 
 def test_a_server_takes_nothing_that_is_not_whole(tmp_path: Path) -> None:

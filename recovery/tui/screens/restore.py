@@ -185,6 +185,7 @@ class RestoreScreen(ConsoleScreen):
     def redraw(self) -> None:
         """Show the model; the clock in the header moves always."""
         self._pace.drawing()
+        self.call_after_refresh(self._pace.drawn)
         model = self.model
         plan = model.plan
         now = time.time()

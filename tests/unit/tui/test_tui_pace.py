@@ -21,6 +21,7 @@ class Machine:
                 drawn += 1
                 self.used += self.frame
                 self.now += self.frame
+                pace.drawn()
             self.now += tick
         return drawn
 
