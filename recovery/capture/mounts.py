@@ -1,7 +1,8 @@
 """Filesystems of captured disks mounted read-only for a moment, through loop devices with offset and limit.
 
 Journals are not replayed (nothing here may write), so after a crash the newest changes may not be seen; the inventory
-reads configuration files only, which are old. ``mount -o loop`` frees its loop device on unmount.
+reads configuration files only, which are old. A loop device is detached as soon as it is mounted, so that the unmount
+frees it, also when we are gone by then.
 """
 
 from __future__ import annotations
@@ -38,20 +39,15 @@ def mounted(volume: Volume) -> Iterator[Path]:
         extent = _as_one_extent(volume, stack)
         target = folder / "fs"
         target.mkdir()
-        options = f"{_OPTIONS[volume.content.kind]},nodev,nosuid,noexec,loop"
-        options += f",offset={extent.offset},sizelimit={extent.length}"
-        run(
-            [
-                "mount",
-                "-t",
-                _DRIVERS.get(volume.content.kind, volume.content.kind),
-                "-o",
-                options,
-                extent.path,
-                target,
-            ],
-            timeout=300,
-        )
+        options = f"{_OPTIONS[volume.content.kind]},nodev,nosuid,noexec"
+        kind = _DRIVERS.get(volume.content.kind, volume.content.kind)
+        # Not by 'mount -o loop', which refuses a file that another loop device is just letting go of.
+        place = ("--offset", str(extent.offset), "--sizelimit", str(extent.length))
+        device = run(["losetup", "--find", "--show", "--read-only", *place, extent.path]).stdout.strip()
+        try:
+            run(["mount", "-t", kind, "-o", options, device, target], timeout=300)
+        finally:
+            run(["losetup", "--detach", device], check=False)
         try:
             yield target
         finally:
