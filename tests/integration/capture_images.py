@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -156,3 +157,12 @@ def make_host(path: Path, work: Path) -> Path:
     copy_into(path, pv + MIB, content[: 24 * MIB])
     copy_into(path, pv + MIB + 40 * MIB, content[24 * MIB :])
     return path
+
+
+def let_go(image: Path) -> None:
+    """Wait until no loop device has ``image``. One that is detached, and a filesystem that is unmounted, stays (and is
+    written to) while a process with mounts of its own has a copy of the mount: other tests start such processes."""
+    end = time.monotonic() + 60
+    while held := sh("losetup", "--associated", image):
+        assert time.monotonic() < end, held
+        time.sleep(0.02)

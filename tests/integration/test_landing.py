@@ -27,6 +27,7 @@ from recovery.plan.model import Choices, RestorePlan
 from recovery.repository.repository import Repository
 from recovery.restore.disk import RestoreOptions, restore_disk
 from recovery.units import MIB
+from tests.integration.capture_images import let_go
 from tests.support.captures import take
 from tests.support.repositories import new_repository
 
@@ -50,6 +51,7 @@ def loop(image: Path, start: int = 0, size: int = 0, sector: int = 512) -> Itera
         yield device
     finally:
         sh("losetup", "--detach", device)
+        let_go(image)
 
 
 @contextlib.contextmanager
@@ -112,7 +114,6 @@ class Host:
 
     def capture(self, folder: Path) -> tuple[Repository, Point]:
         repository = new_repository(folder)
-        os.sync()  # a loop device may write to its file for a moment after it is gone
         if self.sector == 512:
             return repository, take(repository, self.image)
         with loop(self.image, sector=self.sector) as device:

@@ -32,7 +32,7 @@ from recovery.format.point import Point
 from recovery.layout import Content, Occupancy
 from recovery.repository.index import SqliteIndex
 from recovery.repository.repository import Repository
-from tests.integration.capture_images import MIB, sh, sparse
+from tests.integration.capture_images import MIB, let_go, sh, sparse
 from tests.integration.test_guest_quiesce import AGENT, Libvirt, uuid
 from tests.support.prefix import WrittenDisk, restored
 from tests.support.repositories import new_repository
@@ -60,6 +60,7 @@ def mounted_rw(image: Path, folder: Path, options: str = "") -> Iterator[Path]:
         yield folder
     finally:
         sh("umount", folder)
+        let_go(image)
 
 
 def fragmented(path: Path, other: Path) -> None:
