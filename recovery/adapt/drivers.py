@@ -6,9 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from recovery.machine.model import Bus, Disk
-from recovery.machine.modules import modules_in_use
-
-__all__ = ["kernel_modules", "module_name", "modules_in_use", "needed_of", "wanted_modules"]
 
 #: Modules by bus. Beside those in use, the usual controllers of the bus: the disk may be moved once more.
 BUS_MODULES: Mapping[Bus, tuple[str, ...]] = {

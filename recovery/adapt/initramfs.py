@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from recovery.adapt.drivers import kernel_modules, modules_in_use, wanted_modules
+from recovery.adapt.drivers import kernel_modules, wanted_modules
 from recovery.adapt.host import HostTree
 from recovery.adapt.model import Job
 from recovery.errors import CommandError, NotFoundError, SpaceError
+from recovery.machine.modules import modules_in_use
 
 TITLE = "Rebuild the initramfs with this machine's drivers"
 

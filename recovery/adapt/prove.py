@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from recovery.adapt import prove_stack
 from recovery.adapt.bootloader import menu_file
 from recovery.adapt.devices import Node, below, is_unstable, resolve
-from recovery.adapt.drivers import kernel_modules, module_name, modules_in_use, needed_of
+from recovery.adapt.drivers import kernel_modules, module_name, needed_of
 from recovery.adapt.esp import find_folder
 from recovery.adapt.grub_bios import has_boot_code
 from recovery.adapt.host import HostTree
@@ -19,6 +19,7 @@ from recovery.adapt.make_room import firmware_of
 from recovery.adapt.model import Job
 from recovery.adapt.names import parse_fstab
 from recovery.errors import IntegrityError
+from recovery.machine.modules import modules_in_use
 
 TITLE = "Prove that the host will boot"
 

@@ -3,10 +3,10 @@ disk may be moved once more. Only drivers that it has; none is installed."""
 
 from __future__ import annotations
 
-from recovery.adapt.drivers import modules_in_use
 from recovery.adapt.model import Job
 from recovery.adapt.windows_system import Found, change_registry, in_each, is_windows
 from recovery.errors import IntegrityError
+from recovery.machine.modules import modules_in_use
 from recovery.windows.drivers import BOOT_START, missing_for
 from recovery.windows.hives import Hive, control_sets
 from recovery.windows.system import Installed, drivers_present

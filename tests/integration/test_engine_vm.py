@@ -165,7 +165,7 @@ def test_what_is_there_is_replaced_only_by_name_and_stays_when_it_fails(engine: 
     assert (into / "web-vdb.raw").stat().st_size == 8 * MIB
 
 
-def test_stopped_at_once_and_nothing_is_left(scene: Scene, engine: Engine, tmp_path: Path) -> None:
+def test_stopped_within_two_seconds_and_nothing_is_left(scene: Scene, engine: Engine, tmp_path: Path) -> None:
     repository = scene.open()
     held = HoldingStore(repository.store)
     held.release.set()
@@ -184,7 +184,7 @@ def test_stopped_at_once_and_nothing_is_left(scene: Scene, engine: Engine, tmp_p
         began = time.monotonic()
         engine.cancel()
         while folder.exists():  # the store still hangs, for a minute: names are gone all the same
-            assert time.monotonic() - began < 20  # two seconds are promised, the rest is for a busy machine
+            assert time.monotonic() - began < 2.0
             time.sleep(0.02)
         held.release.set()
         last = list(engine.events())[-1]

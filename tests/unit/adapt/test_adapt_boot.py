@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recovery.adapt.devices import Node
-from recovery.adapt.drivers import kernel_modules, modules_in_use, needed_of, wanted_modules
+from recovery.adapt.drivers import kernel_modules, needed_of, wanted_modules
 from recovery.adapt.efivars import choose_loader, order_with_first, parse
 from recovery.adapt.esp import ensure_fallback, loader_files, vendor_loader
 from recovery.adapt.grub_bios import has_boot_code
@@ -17,6 +17,7 @@ from recovery.adapt.prove import missing_modules, root_names, unknown_names
 from recovery.adapt.selinux import uses_selinux
 from recovery.errors import NotFoundError
 from recovery.machine.model import Disk
+from recovery.machine.modules import modules_in_use
 
 OLD_STYLE = (
     "BootCurrent: 0001\nTimeout: 0 seconds\nBootOrder: 0001,0000,0003\n"
