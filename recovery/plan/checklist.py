@@ -15,7 +15,8 @@ State = Literal["passed", "note", "warning", "failed", "unasked"]
 class Check:
     """A check of the step whose id is, or begins with, ``step``. ``codes`` are the problems it can find; ``asks``:
     it needs asking; ``devices``: it is about disks of this machine, not about image files; ``writes`` True: only where
-    disks are restored, False: only where they are repaired."""
+    disks are restored, False: only where they are repaired; ``rare``: about what few hosts have, and told where it has
+    something to tell."""
 
     step: str
     title: str
@@ -23,6 +24,7 @@ class Check:
     asks: bool = False
     devices: bool = False
     writes: bool | None = None
+    rare: bool = False
 
 
 CHECKS: tuple[Check, ...] = (
@@ -54,7 +56,8 @@ CHECKS: tuple[Check, ...] = (
           devices=True),
     Check("adapt", "Windows was shut down, and has drivers for this machine's disks",
           ("windows-hibernated", "windows-unclean", "windows-registry", "windows-driver-missing", "windows-usb",
-           "windows-moved", "windows-firmware", "windows-bitlocker", "windows-adapted"), devices=True, writes=True),
+           "windows-moved", "windows-firmware", "windows-bitlocker", "windows-adapted"),
+          devices=True, writes=True, rare=True),
     Check("adapt", "no volume group or filesystem of the same name on other disks",
           ("lvm-name-clash", "duplicate-uuid"), devices=True, writes=True),
 )  # fmt: skip
@@ -75,6 +78,8 @@ def checks_of(plan: RestorePlan, step: str) -> list[tuple[Check, State, tuple[Pr
         if (check.codes == ("no-room",) and not files) or check.writes == (not plan.choices.restore):
             continue
         problems = tuple(problem for problem in plan.problems if problem.code in check.codes)
+        if check.rare and not problems:
+            continue
         found.append((check, _state(plan, check, problems), problems))
     return found
 

@@ -159,10 +159,15 @@ def make_host(path: Path, work: Path) -> Path:
     return path
 
 
-def let_go(image: Path) -> None:
-    """Wait until no loop device has ``image``. One that is detached, and a filesystem that is unmounted, stays (and is
-    written to) while a process with mounts of its own has a copy of the mount: other tests start such processes."""
+def let_go(image: Path, device: str | None = None) -> None:
+    """Wait until no loop device, or not this one, has ``image``. One that is detached, and a filesystem that is
+    unmounted, stays (and is written to) while a process with mounts of its own has a copy of the mount: other tests
+    start such processes."""
     end = time.monotonic() + 60
-    while held := sh("losetup", "--associated", image):
-        assert time.monotonic() < end, held
+    while [held for held in _holders(image) if device in (None, held)]:
+        assert time.monotonic() < end, sh("losetup", "--list")
         time.sleep(0.02)
+
+
+def _holders(image: Path) -> list[str]:
+    return [line.partition(":")[0] for line in sh("losetup", "--associated", image).splitlines()]

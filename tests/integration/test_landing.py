@@ -51,7 +51,7 @@ def loop(image: Path, start: int = 0, size: int = 0, sector: int = 512) -> Itera
         yield device
     finally:
         sh("losetup", "--detach", device)
-        let_go(image)
+        let_go(image, device)
 
 
 @contextlib.contextmanager

@@ -47,8 +47,9 @@ def test_all_passed_and_each_check_stands_once() -> None:
     made = plan()
     found = [check for step in made.steps for check, _, _ in checks_of(made, step.id)]
     assert set(states(made).values()) == {"passed"}
-    # "room for the image" is of image files only, "a host is on them" of a repair.
-    assert [check for check in CHECKS if check.codes != ("no-room",) and check.writes is not False] == found
+    # "room for the image" is of image files only, "a host is on them" of a repair, Windows of hosts with one.
+    usual = [check for check in CHECKS if check.codes != ("no-room",) and check.writes is not False]
+    assert found == [check for check in usual if not check.rare]
     assert not checks_of(made, "stream:disk2")
     assert not checks_of(made, "adapt.grow")
 
