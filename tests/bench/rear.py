@@ -1,6 +1,6 @@
 """The ISO that Relax-and-Recover makes of the demo's host: what our medium's start is measured beside.
 
-    python -m tests.bench.rear ISO
+    python -m tests.bench.rear ISO [--suite bookworm]
 
 Root. The host is the demo's (``tests.e2e.lab.host_image.recipe``), with Debian's ``rear`` package beside; ``rear
 mkrescue`` runs in it with the settings a person would begin with: OUTPUT=ISO, and a backup that is somebody else's
@@ -34,7 +34,7 @@ BACKUP=REQUESTRESTORE
 BOOTLOADER=GRUB
 ISO_DEFAULT=manual
 USE_SERIAL_CONSOLE="no"
-COPY_AS_IS+=( /usr/lib/x86_64-linux-gnu/systemd )
+COPY_AS_IS+=( /usr/lib/x86_64-linux-gnu/systemd /usr/lib/systemd/systemd-executor )
 KERNEL_VERSION={version}
 KERNEL_FILE=/boot/vmlinuz-{version}
 """
@@ -50,10 +50,12 @@ def devices(root: Path) -> Iterator[None]:
         run(["umount", "-l", root / "dev"], check=False)
 
 
-def build(iso: Path) -> None:
+def build(iso: Path, suite: str) -> None:
     """Make ``iso``. Raises CommandError; what rear said stands beside it then, as ``ISO.log``."""
     with scratch_folder(CACHE) as work:
-        root = rootfs.bootstrap(work / "root", (*recipe.PACKAGES, *PACKAGES), "minbase", lambda line: None)
+        root = rootfs.bootstrap(
+            work / "root", (*recipe.PACKAGES, *PACKAGES), "minbase", lambda line: None, suite=suite
+        )
         rootfs.configure(root)
         version = rootfs.kernel_version(root)
         (root / "etc/rear/local.conf").write_text(SETTINGS.format(version=version))
@@ -75,7 +77,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("iso", type=Path)
-    build(parser.parse_args().iso)
+    parser.add_argument("--suite", default=recipe.SUITE, help="Debian's name (default: %(default)s)")
+    chosen = parser.parse_args()
+    build(chosen.iso, chosen.suite)
 
 
 if __name__ == "__main__":
