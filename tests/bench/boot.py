@@ -32,7 +32,9 @@ STAGES = {
     "rear": (
         ("firmware", r"Relax-and-Recover|Recover "),
         ("boot loader", r"Loading|Linux version|Starting|Secure Boot"),
-        ("kernel, initramfs and system start", r"RESCUE \S+ login|login:|RESCUE \S+:~ #"),
+        ("kernel and initramfs", r"Configuring Relax-and-Recover rescue system"),
+        # What its login prompt stands under: in Debian 12 the prompt itself waits for a key.
+        ("rescue system, login", r"login:|RESCUE \S+:~ #|GNU/Linux \d+ \S+ tty\d"),
     ),
 }
 _LIMIT = 900.0

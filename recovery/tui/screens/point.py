@@ -20,7 +20,7 @@ from recovery.tui.screens.vm import VmScreen
 from recovery.tui.timeline import FOLD, Timeline
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Field, Row
-from recovery.tui.widgets.dialogs import Dialog
+from recovery.tui.widgets.dialogs import DIALOG_WIDTH, Dialog
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.tui.work import in_thread
 from recovery.when import EXAMPLES, When, parse_when
@@ -216,10 +216,10 @@ class PointScreen(ConsoleScreen):
         return True
 
     def press_details_button(self) -> None:
-        """All of what the point holds, on the whole screen."""
+        """All of what the point holds, in a box that can be paged."""
         point = self.session.details.get(self.query_one("#points", ChoiceList).selected)
         if point is not None:
-            text = hang("\n".join(point_lines(point, now())), self.size.width - 6, 15)
+            text = hang("\n".join(point_lines(point, now())), min(self.size.width, DIALOG_WIDTH) - 5, 15)
             self.app.push_screen(Dialog(f"Point {point.id[:12]}", text, [("ok", "OK")]))
 
     @work(exclusive=True, group="ask")

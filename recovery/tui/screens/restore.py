@@ -69,10 +69,10 @@ class RestoreScreen(ConsoleScreen):
 
     def body(self) -> ComposeResult:
         """Header, steps, bars, log."""
-        yield Lines("", id="run", classes="heading")
+        yield Lines("Asking the engine ...", id="run", classes="heading")
         yield Lines("", id="now")
         yield Lines("", id="steps")
-        with Horizontal(classes="row gap", id="whole-row"):
+        with Horizontal(classes="row gap hidden", id="whole-row"):
             yield Lines("Whole", classes="disk-label")
             yield Bar(id="whole-bar")
             yield Lines("", id="whole-pace", classes="disk-figures")

@@ -13,6 +13,9 @@ from recovery.errors import ErrorReport
 from recovery.tui.widgets.controls import Action, Field, Row
 from recovery.tui.widgets.panes import Lines, Pane
 
+#: Cells of a box where the screen has as many (``#dialog`` in console.tcss); border, edges and scrollbar take 5.
+DIALOG_WIDTH = 80
+
 
 class Dialog(ModalScreen[str]):
     """A titled box with text and buttons; its result is the id of the button, or empty for Esc.
