@@ -20,9 +20,6 @@ from recovery.errors import ErrorReport, RekindleError
 from recovery.tui.describe import NO_ADDRESS, network_line
 from recovery.tui.glyphs import CHARSETS
 from recovery.tui.screens.base import ConsoleScreen
-from recovery.tui.screens.network import NetworkScreen
-from recovery.tui.screens.plan import PlanScreen
-from recovery.tui.screens.repository import RepositoryScreen
 from recovery.tui.screens.start import StartScreen
 from recovery.tui.screens.task import TaskScreen
 from recovery.tui.session import Session
@@ -138,12 +135,18 @@ class ConsoleApp(App[None]):
 
     def go_to_repository(self) -> None:
         """On to the network, or behind it when it works already (Esc shows it)."""
+        # Here and below: what the first screen does not need would come before it, on a slow machine for seconds.
+        from recovery.tui.screens.network import NetworkScreen
+        from recovery.tui.screens.repository import RepositoryScreen
+
         self.push_screen(NetworkScreen())
         if network_line(self.session.machine) != NO_ADDRESS:
             self.push_screen(RepositoryScreen())
 
     def back_to_plan(self) -> None:
         """After a run that failed: to the plan when this console made it, else to the beginning."""
+        from recovery.tui.screens.plan import PlanScreen
+
         if any(isinstance(screen, PlanScreen) for screen in self.screen_stack):
             while not isinstance(self.screen, PlanScreen):
                 self.pop_screen()

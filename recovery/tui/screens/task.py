@@ -14,7 +14,6 @@ from recovery.errors import RekindleError
 from recovery.machine.model import Machine
 from recovery.tui.describe import FIRMWARE, NO_ADDRESS, network_line
 from recovery.tui.screens.base import ConsoleScreen
-from recovery.tui.screens.repair import RepairScreen
 from recovery.tui.session import Mode
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action
@@ -136,6 +135,8 @@ class TaskScreen(ConsoleScreen):
             if machine is not None:
                 self.session.machine = machine
                 self.session.begin("repair")
+                from recovery.tui.screens.repair import RepairScreen
+
                 self.console_app.go(RepairScreen())
         else:
             modes: dict[str, Mode] = {"restore": "restore", "some": "some", "vm": "vm", "rollback": "rollback"}
