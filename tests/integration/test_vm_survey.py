@@ -53,8 +53,23 @@ def partitioned(folder: Path, kind: str, options: str = "") -> Iterator[tuple[Tr
         finally:
             sh("umount", folder / ("vms" if kind == "btrfs" else "mnt"))
     finally:
-        sh("delpart", device, "1")
+        remove_partition(device)
         sh("losetup", "-d", device)
+
+
+def remove_partition(device: str) -> None:
+    """Wait until the partition can be taken away: a process with mounts of its own may still have a copy of ours, and
+    other tests start such processes."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            sh("delpart", device, "1")
+        except AssertionError as error:
+            if "busy" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def survey_of(disk: TrackedDisk, kind: str, file: Path, inside: str) -> VmSurvey:
