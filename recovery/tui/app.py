@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess  # noqa: S404 - a shell for the operator lives as long as they want and owns the terminal
+import threading
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from textual import events, work
@@ -28,6 +30,9 @@ from recovery.tui.widgets.controls import Field
 from recovery.tui.widgets.dialogs import Dialog, error_dialog
 from recovery.tui.work import in_thread
 
+#: It imports the screens from the choice of a host to the result; the first one would come later by them, on a slow
+#: machine by seconds.
+LATER = "recovery.tui.screens.host"
 #: Keys that move on from a text field.
 LEAVE_FIELD = ("enter", "tab", "shift+tab", "up", "down")
 
@@ -132,10 +137,12 @@ class ConsoleApp(App[None]):
     def start_tasks(self) -> None:
         """Begin with the choice of what shall be done."""
         self.start_with(TaskScreen())
+        # All later screens, while the operator reads the first: imported when they come, keys would wait for them.
+        threading.Thread(target=import_module, args=(LATER,), daemon=True, name="screens").start()
 
     def go_to_repository(self) -> None:
         """On to the network, or behind it when it works already (Esc shows it)."""
-        # Here and below: what the first screen does not need would come before it, on a slow machine for seconds.
+        # Here and below: not at the start (see LATER).
         from recovery.tui.screens.network import NetworkScreen
         from recovery.tui.screens.repository import RepositoryScreen
 

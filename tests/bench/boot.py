@@ -33,7 +33,7 @@ STAGES = {
         ("firmware", r"Relax-and-Recover|Recover "),
         ("boot loader", r"Loading|Linux version|Starting|Secure Boot"),
         ("kernel and initramfs", r"Configuring Relax-and-Recover rescue system"),
-        # What its login prompt stands under: in Debian 12 the prompt itself waits for a key.
+        # Its getty's banner; the prompt below it was not seen to follow by itself.
         ("rescue system, login", r"login:|RESCUE \S+:~ #|GNU/Linux \d+ \S+ tty\d"),
     ),
 }
@@ -66,7 +66,7 @@ def ask_system(machine: Machine, accel_slowness: float) -> None:
     machine.wait_for_screen(r"root@", 60 * accel_slowness)
     for number, command in enumerate((
         # Seconds since the kernel began: where the initramfs takes over, and where systemd does.
-        "dmesg | grep -m1 'Run /init'; systemctl show -p UserspaceTimestampMonotonic",
+        "dmesg | grep -m1 'Run /init'; head -1 /proc/stat; systemctl show -p UserspaceTimestampMonotonic",
         "systemd-analyze | cat; free -m; du -sm /run/live/overlay",
         "systemd-analyze blame --no-pager | head -24",
         "systemd-analyze critical-chain --no-pager rekindle-tui@tty1.service rekindle-engine.service | head -24",

@@ -4,9 +4,10 @@
 
 Root. The host is the demo's (``tests.e2e.lab.host_image.recipe``), with Debian's ``rear`` package beside; ``rear
 mkrescue`` runs in it with the settings a person would begin with: OUTPUT=ISO, and a backup that is somebody else's
-matter; and with two that it needs here: no serial console (it takes the building machine's, and waits for that), and
-systemd's own libraries, which it misses in Debian 13. What it notes of the disks is wrong (it sees those of the
-machine that builds), which a start up to its shell does not mind.
+matter; and with what it needs here: no serial console (it takes the building machine's, and waits for that), and
+systemd's own libraries and executor, which it misses in Debian 13 (where its udev still fails then, and no login was
+seen: take Debian 12). What it notes of the disks is wrong (it sees those of the machine that builds), which a start up
+to its shell does not mind.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 from recovery.plan.checklist import CHECKS, checks_of
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan, Severity
-from tests.unit.tui.fake_engine import BLANK, make_point
+from tests.unit.tui.fake_world import BLANK, make_point
 
 ROOT = Path(__file__).parents[3] / "recovery"
 
@@ -27,6 +27,13 @@ def plan(*problems: Problem) -> RestorePlan:
 
 def states(made: RestorePlan) -> dict[str, str]:
     return {check.title: state for step in made.steps for check, state, _ in checks_of(made, step.id)}
+
+
+def test_what_few_hosts_have_is_told_where_it_has_something_to_tell() -> None:
+    sleeps = Problem(severity="error", code="windows-hibernated", what="It sleeps.")
+    (found,) = [state for title, state in states(plan(sleeps)).items() if "Windows" in title]
+    assert found == "failed"
+    assert not [title for title in states(plan()) if "Windows" in title]
 
 
 def test_every_code_belongs_to_one_check() -> None:

@@ -6,7 +6,7 @@ import msgspec
 
 from recovery.plan.checklist import checks_of
 from recovery.plan.repair import build_repair
-from tests.unit.tui.fake_engine import BLANK, BUSY, MACHINE, MEDIUM_DISK, USED
+from tests.unit.tui.fake_world import BLANK, BUSY, MACHINE, MEDIUM_DISK, USED
 
 STEPS = [("adapt.mount", "Find the host", ""), ("adapt.bootloader", "Install the boot loader", "The menu")]
 

@@ -16,7 +16,8 @@ from textual.keys import _character_to_key
 from recovery.engine.api import EngineApi
 from recovery.tui.app import ConsoleApp
 from recovery.tui.screens.task import TASKS
-from tests.unit.tui.fake_engine import PASSPHRASE, PASSWORD, USER, FakeEngine
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import PASSPHRASE, PASSWORD, USER
 
 
 class Console:

@@ -23,7 +23,8 @@ from recovery.events import Progress
 from recovery.plan.model import RestorePlan
 from recovery.tui.screens import point as point_screen
 from tests.unit.tui.console import Console, console
-from tests.unit.tui.fake_engine import BLANK, NOW, USED, FakeEngine, make_point
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import BLANK, NOW, USED, make_point
 
 ROOT = Path(__file__).parents[3]
 FONT = ROOT / "tests/support/console.psf"

@@ -11,7 +11,8 @@ from recovery.plan.model import Choices, Problem
 from recovery.plan.vm import VmChoices
 from recovery.tui.screens import point as point_screen
 from tests.unit.tui.console import Console, console, run
-from tests.unit.tui.fake_engine import BLANK, COPY, NOW, FakeEngine
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import BLANK, COPY, NOW
 from tests.unit.tui.test_tui_screens import SIZES, look_at
 
 LOST = IntegrityError(

@@ -20,7 +20,8 @@ from recovery.tui.glyphs import CHARSETS, DRAWABLE, EMPTY, FULL, GLYPHS, LEVELS
 from recovery.tui.terminal import charset
 from tests.e2e.lab.screen import load_psf
 from tests.unit.tui.console import console, run
-from tests.unit.tui.fake_engine import BLANK, USED, FakeEngine
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import BLANK, USED
 
 HERE = Path(recovery.tui.__file__).parent
 FONT = Path(__file__).parents[2] / "support/console.psf"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from recovery.engine.api import Access, NetworkConfig
 from recovery.repository.mdns import DiscoveredServer
 from tests.unit.tui.console import console, run
-from tests.unit.tui.fake_engine import ADDRESS, BLANK, CODE, PASSPHRASE, PASSWORD, URL, USER, FakeEngine
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import ADDRESS, BLANK, CODE, PASSPHRASE, PASSWORD, URL, USER
 
 
 def test_from_no_address_to_restart() -> None:

@@ -7,7 +7,8 @@ from recovery.tui.screens.point import PointScreen
 from recovery.tui.timeline import FOLD
 from recovery.tui.widgets.choice import ChoiceList
 from tests.unit.tui.console import console, run
-from tests.unit.tui.fake_engine import HOST, NOW, FakeEngine
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import HOST, NOW
 
 
 def test_enter_opens_the_hour_and_then_chooses_the_minute() -> None:

@@ -36,7 +36,8 @@ from recovery.tui.screens.target import TargetScreen
 from recovery.tui.screens.vm import VmScreen
 from recovery.tui.terminal import is_plain
 from recovery.tui.theme import fit
-from tests.unit.tui.fake_engine import BLANK, BUSY, MEDIUM_DISK, USED, FakeEngine
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import BLANK, BUSY, MEDIUM_DISK, USED
 
 
 def two_disk_model() -> RunModel:

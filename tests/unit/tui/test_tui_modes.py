@@ -12,7 +12,8 @@ from recovery.tui.screens import network as network_screen
 from recovery.tui.screens import task as task_screen
 from recovery.tui.screens.repair import RepairScreen
 from tests.unit.tui.console import Console, console, run
-from tests.unit.tui.fake_engine import BLANK, HOST, MACHINE, NO_SERIAL, USED, FakeEngine, make_point, with_address
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import BLANK, HOST, MACHINE, NO_SERIAL, USED, make_point, with_address
 
 
 def choices_of(c: Console) -> Choices:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.lab.qemu import Machine
 from tests.e2e.lab.storyboard.operator import Operator, Task, restore_figures, restored_part
-from tests.unit.tui.fake_engine import BLANK, CODE, HOST, PASSPHRASE
+from tests.unit.tui.fake_world import BLANK, CODE, HOST, PASSPHRASE
 from tests.unit.tui.tmux import TmuxMachine
 
 TASK = Task(HOST, CODE, PASSPHRASE, point=1, target_serial=BLANK.serial)

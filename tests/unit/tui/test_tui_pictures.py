@@ -14,7 +14,7 @@ from recovery.tui.glyphs import DRAWABLE
 from recovery.tui.graph import bars, rates
 from recovery.tui.picture import Segment, after_on, draw, labelled, legend, now_on, segments, widths
 from recovery.units import GIB, MIB
-from tests.unit.tui.fake_engine import BLANK, MACHINE, USED, make_point
+from tests.unit.tui.fake_world import BLANK, MACHINE, USED, make_point
 
 MACHINES = sorted((Path(__file__).parents[2] / "machines").glob("*.json"))
 

@@ -14,7 +14,8 @@ from recovery.plan.model import Choices
 from recovery.restore.report import Damage
 from recovery.tui.glyphs import DRAWABLE
 from recovery.tui.qr import LONGEST, alphanumeric, draw, summary
-from tests.unit.tui.fake_engine import BLANK, USED, FakeEngine
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import BLANK, USED
 
 
 def report(disks: int = 2):  # type: ignore[no-untyped-def]  # noqa: ANN201

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +18,8 @@ from recovery.format.point import PointSummary
 from recovery.tui.screens.point import PointScreen
 from recovery.tui.widgets.choice import ChoiceList
 from tests.unit.tui.console import Console, console, run
-from tests.unit.tui.fake_engine import BLANK, FakeEngine
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import BLANK
 
 #: Seconds that the loop may work without looking at keys.
 LIMIT = 0.1
@@ -157,3 +160,16 @@ def test_ten_thousand_points_do_not_slow_the_keys_down() -> None:
             assert 0 < int(selected, 16) < 9_999
 
     run(test)
+
+
+def test_the_first_screen_imports_no_later_ones() -> None:
+    code = (
+        "import sys, recovery.tui.app as app\n"
+        "later = ('plan', 'restore', 'result', 'repository', 'network', 'repair')\n"
+        "early = [name for name in later if f'recovery.tui.screens.{name}' in sys.modules]\n"
+        "assert not early, early\n"
+        "__import__(app.LATER)\n"
+        "assert 'recovery.tui.screens.result' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

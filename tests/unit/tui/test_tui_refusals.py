@@ -7,15 +7,8 @@ from recovery.errors import DeviceError
 from recovery.machine.model import Machine
 from recovery.plan.model import Problem
 from tests.unit.tui.console import console, run
-from tests.unit.tui.fake_engine import (
-    BLANK,
-    LUKS_PASSPHRASE,
-    NO_SERIAL,
-    PASSPHRASE,
-    PASSWORD,
-    USER,
-    FakeEngine,
-)
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import BLANK, LUKS_PASSPHRASE, NO_SERIAL, PASSPHRASE, PASSWORD, USER
 
 
 def test_wrong_passphrase_then_right_keeps_everything_else() -> None:

@@ -23,7 +23,8 @@ from recovery.tui.widgets.controls import Action, Field, Toggle
 from recovery.tui.widgets.panes import Pane
 from tests.unit.tui import snapshots
 from tests.unit.tui.console import Console, console, console_of, run
-from tests.unit.tui.fake_engine import BLANK, NOW, PASSPHRASE, PASSWORD, USED, USER, FakeEngine
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import BLANK, NOW, PASSPHRASE, PASSWORD, USED, USER
 
 #: Sizes whose screens are kept; 80x24 is only looked at.
 KEPT = [(80, 25), (160, 50)]

@@ -16,7 +16,7 @@ from recovery.format.point import PointSummary
 from recovery.tui.timeline import FOLD, Timeline
 from recovery.tui.widgets.choice import HEADING
 from recovery.when import parse_when
-from tests.unit.tui.fake_engine import make_point
+from tests.unit.tui.fake_world import make_point
 
 
 @pytest.fixture(autouse=True)

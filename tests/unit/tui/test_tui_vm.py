@@ -13,7 +13,8 @@ from recovery.tui.report_text import next_steps
 from recovery.tui.screens import point as point_screen
 from tests.unit.tui import fake_vm
 from tests.unit.tui.console import Console, console, run
-from tests.unit.tui.fake_engine import HOST, NOW, FakeEngine, make_point
+from tests.unit.tui.fake_engine import FakeEngine
+from tests.unit.tui.fake_world import HOST, NOW, make_point
 from tests.unit.tui.test_tui_screens import SIZES, check_screen, look_at
 
 

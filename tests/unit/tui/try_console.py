@@ -27,7 +27,8 @@ def main() -> None:
     terminal.prepare()
     from recovery.errors import DeviceError
     from recovery.tui.app import ConsoleApp
-    from tests.unit.tui.fake_engine import FakeEngine, with_address
+    from tests.unit.tui.fake_engine import FakeEngine
+    from tests.unit.tui.fake_world import with_address
 
     engine = FakeEngine(
         address=bool(options.address), trusted=not options.untrusted, disks=options.disks, pace=options.pace
