@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import socket
 import threading
 from pathlib import Path
 from types import FrameType
 
 import click
 
+from recovery.cli.meanwhile import meanwhile
 from recovery.engine.api import SOCKET
-from recovery.engine.engine import Engine
-from recovery.engine.rehearsal import RecordedProber, Rehearsal
-from recovery.engine.server import EngineServer
 from recovery.errors import UsageError
-from recovery.machine.model import load_machine
+from recovery.systemd import notify
 
 
 @click.command()
@@ -41,6 +36,8 @@ from recovery.machine.model import load_machine
 )
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIRECTORY",
               help="With --machine: stands for a repository on a disk of the machine.")  # fmt: skip
+@click.option("--meanwhile", "command", default="", metavar="COMMAND",
+              help="Runs while the engine is read; clients are answered when it has ended (the medium).")  # fmt: skip
 def engine(
     path: Path,
     log_directory: Path | None,
@@ -49,8 +46,15 @@ def engine(
     look_inside: bool,
     recorded: Path | None,
     repository: Path | None,
+    command: str,
 ) -> None:
     """Run the engine as a service on a unix socket, until it gets SIGTERM. A run that goes on is stopped then."""
+    wait = meanwhile(command)
+    from recovery.engine.engine import Engine
+    from recovery.engine.rehearsal import RecordedProber, Rehearsal
+    from recovery.engine.server import EngineServer
+    from recovery.machine.model import load_machine
+
     if recorded is not None:
         if windows or loops:
             raise UsageError(
@@ -69,6 +73,7 @@ def engine(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    wait()
     click.echo(f"The engine listens on {path}.", err=True)
     notify("READY=1")
     if windows:
@@ -79,12 +84,3 @@ def engine(
     finally:
         notify("STOPPING=1")
         service.close()
-
-
-def notify(state: str) -> None:
-    """Tell systemd, when it asked to be told (sd_notify)."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 
 import click
 
+from recovery.cli.meanwhile import meanwhile
 from recovery.engine.api import SOCKET
 from recovery.errors import RekindleError, UsageError
 
@@ -18,7 +19,14 @@ from recovery.errors import RekindleError, UsageError
 @click.option(
     "--socket", default=SOCKET, show_default=True, type=click.Path(path_type=Path), help="The engine's socket."
 )
-def tui(socket: Path) -> None:
+@click.option(
+    "--meanwhile",
+    "command",
+    default="",
+    metavar="COMMAND",
+    help="Runs on this terminal while the console is read; drawn is when it has ended (the medium).",
+)
+def tui(socket: Path, command: str) -> None:
     """Open the recovery console: choose a point, choose disks, restore, restart.
 
     It is a client of 'rekindle engine'. Works on the Linux console, on serial lines and over SSH.
@@ -28,6 +36,7 @@ def tui(socket: Path) -> None:
             "The console needs a terminal on its input and its error output.",
             hint="In a systemd unit set StandardInput=tty and StandardError=tty; else use 'rekindle restore'.",
         )
+    wait = meanwhile(command)
     from recovery.tui import terminal
 
     terminal.prepare()
@@ -35,6 +44,7 @@ def tui(socket: Path) -> None:
     from recovery.engine.client import EngineClient
     from recovery.tui.app import ConsoleApp
 
+    wait()
     app = ConsoleApp(EngineClient(socket), terminal.ConsoleDriver, terminal.charset(os.environ))
     app.run(mouse=False)
     if app.failure is not None:

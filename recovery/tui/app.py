@@ -19,6 +19,7 @@ from textual.screen import Screen
 
 from recovery.engine.api import EngineApi
 from recovery.errors import ErrorReport, RekindleError
+from recovery.systemd import notify
 from recovery.tui.describe import NO_ADDRESS, network_line
 from recovery.tui.glyphs import CHARSETS
 from recovery.tui.screens.base import ConsoleScreen
@@ -133,6 +134,8 @@ class ConsoleApp(App[None]):
             self.leaving = False
         for screen in screens:
             await self.push_screen(screen)
+        # The console stands: what else the machine's start has to do may go on now.
+        notify("READY=1")
 
     def start_tasks(self) -> None:
         """Begin with the choice of what shall be done."""

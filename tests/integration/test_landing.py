@@ -71,7 +71,7 @@ def fill(folder: Path, count: int, size: int, seed: int) -> None:
         place = folder / f"d{number % 17}"
         place.mkdir(exist_ok=True)
         (place / f"f{number}").write_bytes(noise.randbytes(size))
-    os.sync()
+    sh("sync", "--file-system", folder)
     for number in range(0, 2 * count, 2):
         (folder / f"d{number % 17}" / f"f{number}").unlink()
     (folder / "link").symlink_to("d1/f1")

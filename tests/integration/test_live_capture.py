@@ -220,7 +220,7 @@ def test_missed_writes_are_noticed_and_all_is_read_again(bench: Bench, monkeypat
             if not missed and isinstance(tracker := session.tracker._tracker, EbpfTracker):
                 missed.append(True)
                 (mount / "unseen").write_bytes(b"x" * MIB)
-                os.sync()
+                sh("sync", "--file-system", mount)
                 tracker._control[64 + 16 : 64 + 112] = bytes(96)
                 tracker.switch()
 
