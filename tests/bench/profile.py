@@ -8,6 +8,7 @@ that the kernel counted, and to GB (10^9 bytes) that were restored and are not z
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -24,6 +25,8 @@ from recovery.repository.repository import Repository
 from recovery.repository.store import open_local
 from recovery.restore.disk import RestoreOptions, restore_disk
 from tests.bench.data import cache_folder, files_disk
+from tests.bench.ours import serving
+from tests.bench.worker import open_source
 
 #: The first rule that fits a sample's stack (all of its symbols and objects, innermost first) names its share.
 _SHARES = (
@@ -37,6 +40,7 @@ _SHARES = (
     ),
     ("read: page cache to buffer", r"preadv?64|preadv|filemap_read|vfs_read|do_preadv"),
     ("zero runs", r"fallocate|punch_hole|blkdev_issue_zeroout"),
+    ("network: socket to buffer", r"tcp_|sock_|recv|loopback|skb_|__poll|do_sys_poll"),
     ("threads: switches, locks, wake-ups", r"futex|schedule|finish_task_switch|pthread_|sched_yield"),
     ("Python", r"python|_PyEval|PyObject|Py[A-Z]"),
     ("AEAD and key set-up", r"_rust\.abi3|libcrypto"),
@@ -52,15 +56,21 @@ def main() -> None:
     parser.add_argument("--secret-file", type=Path, help="its passphrase")
     parser.add_argument("--out", type=Path, help="the target (default: a new file beside the data)")
     parser.add_argument("--times", type=int, default=3, help="restores (default 3)")
+    parser.add_argument("--http", action="store_true", help="by plain HTTP from a server of ours on this machine")
     arguments = parser.parse_args()
     if arguments.repository is None:
         disk = files_disk(arguments.data, print, arguments.source)
         arguments.repository, arguments.secret_file = disk.repository(print), disk.secret
     elif arguments.secret_file is None:
         parser.error("--repository needs --secret-file")
-    repository = Repository.open(open_local(arguments.repository), arguments.secret_file.read_text().strip())
-    with tempfile.TemporaryDirectory(dir=arguments.data) as scratch:
-        profile(repository, arguments.out or Path(scratch) / "out.raw", Path(scratch), arguments.times)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.data)))
+        if arguments.http:
+            served = serving(arguments.secret_file, arguments.repository, scratch, tls=False)
+            repository, _ = open_source(stack.enter_context(served).source)
+        else:
+            repository = Repository.open(open_local(arguments.repository), arguments.secret_file.read_text().strip())
+        profile(repository, arguments.out or scratch / "out.raw", scratch, arguments.times)
 
 
 def profile(repository: Repository, out: Path, scratch: Path, times: int) -> None:
