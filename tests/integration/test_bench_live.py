@@ -34,6 +34,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "data", samples=1, say=lambda text: None, live=TINY)
 
 
+@pytest.mark.slow
 def test_stored_bytes_stand_beside_the_least_that_they_could_be(bench: Bench, tmp_path: Path) -> None:
     found, goals, text = stored(bench, tmp_path)
     by_name = {one.name: one for one in found}

@@ -251,7 +251,13 @@ def _wrong(found: bytes, right: bytes) -> bool:
     return found != right and any(found) and any(a not in (0, b) for a, b in zip(found, right, strict=True))
 
 
-@pytest.mark.parametrize("name", PERMANENT)
+#: Those that the quick run sees too: an error of the server, one of access, damage.
+_QUICK = ("503", "403", "flipped")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in PERMANENT]
+)
 def test_a_fault_that_stays_is_one_clear_error_and_nothing_wrong_is_on_the_disk(
     world: FaultWorld, proxy: Faults, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,7 @@ def test_one_lost_pack_costs_only_its_chunks(old: Old, tmp_path: Path) -> None:
         (tmp_path / "kept").rename(kept)
 
 
+@pytest.mark.slow
 def test_an_old_repository_is_read_in_few_requests(tmp_path: Path) -> None:
     """Hundreds of captures behind it: at most one request for 6 MiB, and 15 % read for nothing."""
     rig = ServerRig(tmp_path / "server", tls=False)

@@ -149,8 +149,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     ("kind", "size", "check"),
     [
         ("ext4", 64, ["e2fsck", "-fn"]),
-        ("xfs", 320, ["xfs_repair", "-n"]),
-        ("btrfs", 128, ["btrfs", "check"]),
+        pytest.param("xfs", 320, ["xfs_repair", "-n"], marks=pytest.mark.slow),
+        pytest.param("btrfs", 128, ["btrfs", "check"], marks=pytest.mark.slow),
     ],
 )
 def test_points_under_a_writer_are_the_frozen_disk(kind: str, size: int, check: list[str], bench: Bench) -> None:
