@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import subprocess  # noqa: S404 - it may own the terminal, and nobody waits for it here
+import subprocess  # noqa: S404 - not recovery.commands: it owns the terminal while we go on
 from collections.abc import Callable
 
 from recovery.errors import UsageError
 
 
-def meanwhile(command: str) -> Callable[[], None]:
+def meanwhile(command: str) -> Callable[[], object]:
     """Start ``command`` (words as a shell quotes them; empty: none) on our terminal; the result waits for its end.
 
     How it ended is its own affair: the recovery medium starts its console also when a font could not be loaded.
@@ -18,13 +18,8 @@ def meanwhile(command: str) -> Callable[[], None]:
     if not command:
         return lambda: None
     try:
-        process = subprocess.Popen(shlex.split(command))
+        return subprocess.Popen(shlex.split(command)).wait
     except (OSError, ValueError) as error:
         raise UsageError(
             f"'{command}' can't be run: {error}.", hint="Give --meanwhile a program with its words, or leave it out."
         ) from error
-
-    def wait() -> None:
-        process.wait()
-
-    return wait

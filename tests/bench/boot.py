@@ -68,6 +68,7 @@ def ask_system(machine: Machine, accel_slowness: float) -> None:
         # Seconds since the kernel began: where the initramfs takes over, and where systemd does.
         "dmesg | grep -m1 'Run /init'; head -1 /proc/stat; systemctl show -p UserspaceTimestampMonotonic",
         "systemd-analyze | cat; free -m; du -sm /run/live/overlay",
+        "ps -eo cputimes,args --sort=-cputimes | cut -c1-100 | head -16",
         "systemd-analyze blame --no-pager | head -24",
         "systemd-analyze critical-chain --no-pager rekindle-tui@tty1.service rekindle-engine.service | head -24",
     )):  # fmt: skip

@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="restores (default 3)")
     parser.add_argument("--http", action="store_true", help="by plain HTTP from a server of ours on this machine")
     arguments = parser.parse_args()
+    if arguments.repository and arguments.http:
+        parser.error("--http serves the bench's own repository")
     if arguments.repository is None:
         disk = files_disk(arguments.data, print, arguments.source)
         arguments.repository, arguments.secret_file = disk.repository(print), disk.secret

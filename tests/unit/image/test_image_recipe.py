@@ -253,6 +253,20 @@ def test_the_mediums_units_are_linked_to_units_that_are_there(tmp_path: Path) ->
         assert unit.is_symlink() or "[Service]" in unit.read_text(), f"{unit} is no unit: a link that was lost?"
 
 
+def test_the_mediums_programs_that_units_and_programs_call_are_there(tmp_path: Path) -> None:
+    copy_overlay(HERE / "rootfs", tmp_path)
+    called = {
+        name
+        for file in tmp_path.rglob("*")
+        if file.is_file() and not file.is_symlink()
+        for name in re.findall(rb"/usr/lib/rekindle/([a-z-]+)", file.read_bytes())
+    }
+    assert {b"console", b"ready", b"devices", b"asked"} <= called
+    for name in called:
+        program = tmp_path / "usr/lib/rekindle" / name.decode()
+        assert program.stat().st_mode & 0o777 == 0o755, f"{program.name} is missing, or nobody may run it"
+
+
 def test_no_secret_and_no_identity_is_in_the_folders_of_the_builder() -> None:
     for file in HERE.rglob("*"):
         if file.is_file() and file.suffix != ".pyc":

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recovery.format.point import PointSummary
+from recovery.machine.model import Machine
 from recovery.tui.screens.point import PointScreen
 from recovery.tui.widgets.choice import ChoiceList
-from tests.unit.tui.console import Console, console, run
+from tests.unit.tui.console import Console, console, console_of, run
 from tests.unit.tui.fake_engine import FakeEngine
 from tests.unit.tui.fake_world import BLANK
 
@@ -160,6 +163,43 @@ def test_ten_thousand_points_do_not_slow_the_keys_down() -> None:
             assert 0 < int(selected, 16) < 9_999
 
     run(test)
+
+
+def test_systemd_is_told_when_the_first_screen_stands_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The medium's start is over then, and consoles on serial lines go on."""
+    told, answer, engine = str(tmp_path / "notify"), threading.Event(), FakeEngine()
+    machine = engine.machine
+
+    def held(refresh: bool = False) -> Machine:
+        assert answer.wait(60)
+        return machine(refresh)
+
+    engine.machine = held  # type: ignore[method-assign]
+    monkeypatch.setenv("NOTIFY_SOCKET", told)
+
+    async def test() -> None:
+        async with console_of(engine, wait=False) as c:
+            await c.shows("Looking at this machine")
+            with pytest.raises(BlockingIOError):
+                listener.recv(100)
+            answer.set()
+            await c.on("Task")
+            heard: list[bytes] = []
+            await c.until(lambda: bool(heard) or _heard(listener, heard), "systemd to be told")
+            assert heard == [b"READY=1"]
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(told)
+        listener.setblocking(False)
+        run(test)
+
+
+def _heard(listener: socket.socket, heard: list[bytes]) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        heard.append(listener.recv(100))
+    return bool(heard)
 
 
 def test_the_first_screen_imports_no_later_ones() -> None:

@@ -121,7 +121,7 @@ GUEST_KERNEL = "/var/lib/libvirt/boot/vmlinux"
 GUEST_INITRD = "/var/lib/libvirt/boot/initrd"
 #: What Debian's kernel does at each start though a VM of two programs has no use for it: entropy from jitter (the
 #: emulated processor has RDRAND), certificates for signed modules, tables of tracepoints. Half of its
-#: instructions; of its time below two emulators a fifth, for most of that is code which runs once.
+#: instructions, and less of its time below two emulators: most of that goes into code which runs once.
 GUEST_LEAVES_OUT = ("jent_mod_init", "load_system_certificate_list", "init_kprobe_trace", "trace_eval_init")
 GUEST_WORDS = (
     "console=ttyS0 quiet root=/dev/vda1 nokaslr mitigations=off noreplace-smp no_timer_check acpi=off lsm=capability "

@@ -151,8 +151,10 @@ def _virtual_machine(stage: Stage, shell: Shell, name: str, state: str, patience
         # ours would cost the VMs seconds of the processor that they share. Before libvirt has started the VM, the file
         # is the last one of the old host.
         up = f"[ -e /run/libvirt/qemu/{name}.pid ] && grep -qs '^{name} is up' {console}"
-        wait = f"until {up}; do [ $SECONDS -lt $end ] || break; sleep 2; done"
-        shell.run(f"end=$((SECONDS + {300 * patience:.0f})); {wait}", 330 * patience)
+        wait = f"end=$((SECONDS + 30)); until {up}; do [ $SECONDS -lt $end ] || break; sleep 2; done; {up}"
+        deadline = time.monotonic() + 300 * patience
+        while shell.run(wait, 60 * patience)[0] != 0 and time.monotonic() < deadline:
+            stage.say(f"{name}: nothing yet")
         _, said = shell.run(f"virsh domstate {name}; tail -n 2 {console}", 60 * patience)
     except LabError as error:
         said = str(error)
