@@ -34,7 +34,9 @@ mount --bind {tmp}/etc /etc
 mkdir -p /etc/rekindle
 usermod -p '*' root
 mount -t overlay overlay -o lowerdir={rootfs}/usr/lib:/usr/lib /usr/lib
-mount --bind {tmp}/root /root
+# A checkout may lie in root's own home, which is another one from here on.
+case {root} in /root/*) mkdir -p {tmp}{root}; mount --bind {root} {tmp}{root} ;; esac
+mount --rbind {tmp}/root /root
 mount -t tmpfs tmpfs /run
 mkdir -p /run/rekindle-ssh
 cp {tmp}/key.pub /etc/rekindle/authorized_keys
