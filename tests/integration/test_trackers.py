@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import random
@@ -17,6 +18,9 @@ from recovery.capture.tracking.model import Tracker
 from recovery.capture.tracking.tracefs import TracefsTracker
 from recovery.capture.tracking.witness import tracked_disk
 from tests.integration.capture_images import MIB, sh, sparse
+
+#: linux/loop.h
+LOOP_CTL_REMOVE = 0x4C81
 
 pytestmark = [
     pytest.mark.root,
@@ -93,7 +97,10 @@ def test_a_full_ring_buffer_is_a_doubt(device: Path) -> None:
 
 def test_a_device_that_is_not_what_it_was_is_doubted(tmp_path: Path) -> None:
     image = sparse(tmp_path / "disk.img", 16 * MIB)
-    device = Path(sh("losetup", "--find", "--show", image).strip())
+    # A number of its own: it is free for a moment below, and other tests take the lowest free one.
+    number = 1000 + os.getpid() % 1000
+    device = Path(f"/dev/loop{number}")
+    sh("losetup", device, image)
     try:
         with contextlib.closing(EbpfTracker()) as tracker:
             tracker.start([tracked_disk("disk1", device)])
@@ -115,3 +122,5 @@ def test_a_device_that_is_not_what_it_was_is_doubted(tmp_path: Path) -> None:
             assert doubt is not None and doubt.cause == "replaced"
     finally:
         subprocess.run(["losetup", "-d", device], check=False)
+        with open("/dev/loop-control", "rb") as control, contextlib.suppress(OSError):
+            fcntl.ioctl(control, LOOP_CTL_REMOVE, number)
