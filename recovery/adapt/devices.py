@@ -173,9 +173,9 @@ def resolve(spec: str, nodes: Iterable[Node], disks: Sequence[PointDisk] = (), c
             (n for n in nodes if n.kind.startswith("raid") and members.intersection(n.parents or (n.parent,))), None
         )
     guess = _by_unstable_name(spec, nodes, disks)
-    if guess and content not in ("", "auto", "none") and guess.content and guess.content != content:
-        return None
-    return guess
+    # Swap that a session sleeps in (hibernation) has another signature.
+    here = "swap" if guess and guess.content == "swsuspend" else guess.content if guess else ""
+    return None if content not in ("", "auto", "none") and here and here != content else guess
 
 
 def is_unstable(spec: str) -> bool:
@@ -192,6 +192,9 @@ def _by_unstable_name(spec: str, nodes: Sequence[Node], disks: Sequence[PointDis
     if not found:
         return None
     disk, number = found
+    captured = {part.number for one in disks if one.name == disk for part in one.table.partitions}
+    if number and captured and number not in captured:
+        return None  # what has that number now was made here: a boot partition for another firmware
     kind = "part" if number else "disk"
     return next((n for n in nodes if n.disk == disk and n.kind == kind and n.number == number), None)
 

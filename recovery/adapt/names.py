@@ -104,12 +104,14 @@ def rewrite_parameters(
     def replace(match: re.Match[str]) -> str:
         blank, key, old = match[1], match[2], match[3]
         unstable = lost(old)
-        if key == "resume" and (_gone(old, exists) or (unstable and lookup(old, "") is None)):
+        # With an offset it means the filesystem that a swap file lies on.
+        expected = "swap" if key == "resume" and "resume_offset=" not in match.string else ""
+        if key == "resume" and (_gone(old, exists) or (unstable and lookup(old, expected) is None)):
             changes.append(f"{file}: resume={old} was taken out, because it names nothing here.")
             return blank if match.end() < len(match.string) and not match.string[match.end()].isspace() else ""
         if not unstable:
             return match[0]
-        new = root if root and key in ("root", "real_root") else lookup(old, "")
+        new = root if root and key in ("root", "real_root") else lookup(old, expected)
         if new is None:
             unresolved.append(f"{file}: {key}={old} names no device of this machine and could not be replaced.")
             return match[0]

@@ -144,7 +144,7 @@ def hardware(target: Target, disk: Path) -> Hardware:
     logical, physical = _SECTORS[target.sector]
     return Hardware(
         target.firmware, (DiskSpec(disk, target.bus, SERIAL, logical=logical, physical=physical),), nic=target.nic,
-        nic_slot=_SLOT, mac=_MAC, memory=target.memory, chipset=target.chipset, cpu=target.cpu,
+        nic_slot=_SLOT, mac=_MAC, memory=target.memory, chipset=target.chipset, cpu=target.cpu, end_at_reset=True,
     )  # fmt: skip
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +20,7 @@ from recovery.adapt.names import (
 )
 from recovery.adapt.rename import stable_name
 from recovery.format.point import PointDisk
+from recovery.layout import Partition, PartitionTable
 
 NODES = (
     Node("/dev/nvme0n1", "disk", 100, "disk1"),
@@ -89,6 +93,19 @@ def test_the_only_disk_of_an_image_is_the_first_disk() -> None:
 def test_a_guess_that_contradicts_the_filesystem_type_is_none() -> None:
     assert resolve("/dev/sda2", NODES, DISKS, "swap") is None
     assert resolve("/dev/sda2", NODES, DISKS, "auto") is not None
+
+
+def test_a_number_that_the_captured_disk_had_not_means_no_partition_that_was_made_here() -> None:
+    parts = (Partition(number=1, start=1, size=1, type="83"), Partition(number=2, start=2, size=1, type="83"))
+    image = (msgspec.structs.replace(disk("disk1", "/srv/host.raw"), table=PartitionTable(kind="mbr", partitions=parts)),)
+    assert resolve("/dev/sda2", NODES, image) is not None
+    assert resolve("/dev/sda3", NODES, image) is None
+
+
+def test_swap_that_a_session_sleeps_in_is_swap() -> None:
+    asleep = (dataclasses.replace(NODES[3], content="swsuspend"),)
+    assert resolve("/dev/sda3", asleep, DISKS, "swap") == asleep[0]
+    assert resolve("/dev/sda3", asleep, DISKS, "ext4") is None
 
 
 def test_an_array_is_meant_rather_than_its_member() -> None:
@@ -176,6 +193,13 @@ def test_kernel_command_lines() -> None:
     assert 'LINUX="root=UUID=root-uuid root=/dev/mapper/a-b"' in result.text
     assert "#GRUB_CMDLINE_LINUX=root=/dev/sda2\n" in result.text and "nfsroot=/dev/sda2" in result.text
     assert len(result.changes) == 2
+
+
+def test_resume_means_swap_or_the_filesystem_of_a_swap_file() -> None:
+    found = rewrite_parameters("quiet resume=/dev/sda2 splash\n", lookup, "grub")
+    assert found.text == "quiet splash\n" and "was taken out" in found.changes[0]
+    of_file = rewrite_parameters("resume=/dev/sda2 resume_offset=34816\n", lookup, "grub")
+    assert of_file.text == "resume=UUID=root-uuid resume_offset=34816\n"
 
 
 def test_resume_is_never_waited_for() -> None:
