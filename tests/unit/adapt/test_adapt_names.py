@@ -97,7 +97,8 @@ def test_a_guess_that_contradicts_the_filesystem_type_is_none() -> None:
 
 def test_a_number_that_the_captured_disk_had_not_means_no_partition_that_was_made_here() -> None:
     parts = (Partition(number=1, start=1, size=1, type="83"), Partition(number=2, start=2, size=1, type="83"))
-    image = (msgspec.structs.replace(disk("disk1", "/srv/host.raw"), table=PartitionTable(kind="mbr", partitions=parts)),)
+    table = PartitionTable(kind="mbr", partitions=parts)
+    image = (msgspec.structs.replace(disk("disk1", "/srv/host.raw"), table=table),)
     assert resolve("/dev/sda2", NODES, image) is not None
     assert resolve("/dev/sda3", NODES, image) is None
 
