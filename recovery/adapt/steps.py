@@ -20,6 +20,7 @@ from recovery.adapt import (
     selinux,
     settle,
     stack,
+    vms,
     windows_drivers,
     windows_hibernation,
     windows_letters,
@@ -73,6 +74,11 @@ def _uefi(request: AdaptRequest) -> bool:
     return is_linux(request) and firmware_of(request) == "uefi"
 
 
+def _may_have_vms(request: AdaptRequest) -> bool:
+    """Without a point the host itself has to tell."""
+    return is_linux(request) and (not request.point.id or bool(request.point.body.vms))
+
+
 def _windows_by_uefi(request: AdaptRequest) -> bool:
     return is_windows(request) and firmware_of(request) == "uefi"
 
@@ -118,6 +124,13 @@ STEPS: tuple[Step, ...] = (
     Step("adapt.esp", esp_mount.TITLE, esp_mount.mount_esp, "A line in fstab, where the host knew no ESP", _uefi),
     Step("adapt.names", rename.TITLE, rename.rename, "fstab, crypttab, kernel command lines", is_linux),
     Step("adapt.network", network.TITLE, network.bring_up, "Names and addresses of network cards", is_linux),
+    Step(
+        "adapt.vms",
+        vms.TITLE,
+        vms.see_to_vms,
+        "Device names in VMs' definitions; which start by themselves",
+        _may_have_vms,
+    ),
     Step(
         "adapt.initramfs",
         initramfs.TITLE,

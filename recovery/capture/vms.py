@@ -10,6 +10,7 @@ import msgspec
 
 from recovery.capture.tree import Tree
 from recovery.commands import run
+from recovery.domain import parse
 from recovery.errors import CommandError
 from recovery.layout import VirtualMachine, VmDisk
 
@@ -45,11 +46,7 @@ def read_vms(tree: Tree, find_disk: FindDisk) -> tuple[list[VirtualMachine], lis
 
 def parse_domain(text: str, *, autostart: bool = False) -> VirtualMachine:
     """A VM from its libvirt XML. Raises ValueError when it isn't a domain."""
-    try:
-        # A captured definition is not trusted, but expat expands no external entities and bounds internal ones.
-        root = ET.fromstring(text)  # noqa: S314
-    except ET.ParseError as error:
-        raise ValueError(str(error)) from error
+    root = parse(text)
     if root.tag != "domain" or not root.findtext("name"):
         raise ValueError("it has no domain with a name")
     memory = root.find("memory")
@@ -94,8 +91,8 @@ def _with_place(disk: VmDisk, tree: Tree, find_disk: FindDisk) -> VmDisk:
         # type='volume': the pool's definition says which folder or VG it stands for.
         text = tree.text(f"/etc/libvirt/storage/{pool}.xml")
         try:
-            path = ET.fromstring(text).findtext("target/path") if text else None  # noqa: S314 - as above
-        except ET.ParseError:
+            path = parse(text).findtext("target/path") if text else None
+        except ValueError:
             path = None
         source = f"{path.strip()}/{volume}" if path else source
     on, size = find_disk(source, disk.format)

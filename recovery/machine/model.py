@@ -102,6 +102,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str = "x86_64"
     memory: int = 0
     cpus: int = 0
+    processor: tuple[str, ...] = ()
+    """What it can do, in Linux' words (``vmx``, ``avx2``); empty: not known."""
     vendor: str = ""
     model: str = ""
     disks: tuple[Disk, ...] = ()

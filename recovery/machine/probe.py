@@ -15,6 +15,7 @@ from recovery.machine.probe_system import (
     probe_memory,
     probe_model,
     probe_nics,
+    probe_processor,
 )
 from recovery.machine.probe_volumes import probe_lvm, probe_md
 
@@ -41,6 +42,7 @@ def probe_machine(
         architecture=architecture(),
         memory=probe_memory(procfs),
         cpus=cpu_count(),
+        processor=probe_processor(procfs),
         vendor=vendor,
         model=model,
         disks=disks,

@@ -39,6 +39,15 @@ def probe_memory(procfs: Path) -> int:
     return 0
 
 
+def probe_processor(procfs: Path) -> tuple[str, ...]:
+    """The flags of the first processor; those of virtualization are missing where the firmware has it switched off.
+    Empty where it has no such line (other architectures)."""
+    for line in read_text(procfs / "cpuinfo").splitlines():
+        if line.startswith("flags"):
+            return tuple(line.partition(":")[2].split())
+    return ()
+
+
 def probe_model(sysfs: Path) -> tuple[str, str]:
     """Vendor and model as the firmware tells them."""
     dmi = sysfs / "class" / "dmi" / "id"

@@ -11,6 +11,7 @@ from recovery.format.point import Point, PointDisk
 from recovery.machine.model import Machine
 from recovery.plan import checks
 from recovery.plan.check_stack import check_arrays, check_encryption, check_key_memory
+from recovery.plan.check_vms import check_vms
 from recovery.plan.firmware import Conversion, conversion
 from recovery.plan.growth import candidates, landings
 from recovery.plan.growth_checks import check_growth, check_journals
@@ -59,6 +60,7 @@ def build_plan(
         *check_journals(point, pairs, laid_out),
         *check_to_gpt(point, pairs, machine, choices, laid_out),
         *check_windows(point, pairs, machine, choices, laid_out),
+        *check_vms(point, pairs, machine),
         *checks.check_memory_for_speed(machine),
     ]
     assignments = tuple(

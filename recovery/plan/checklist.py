@@ -58,6 +58,9 @@ CHECKS: tuple[Check, ...] = (
           ("windows-hibernated", "windows-unclean", "windows-registry", "windows-driver-missing", "windows-usb",
            "windows-moved", "windows-firmware", "windows-bitlocker", "windows-adapted"),
           devices=True, writes=True, rare=True),
+    Check("adapt", "the host's VMs find what they ask for",
+          ("vm-virtualization", "vm-processor", "vm-memory", "vm-pinned", "vm-passthrough"),
+          devices=True, writes=True, rare=True),
     Check("adapt", "no volume group or filesystem of the same name on other disks",
           ("lvm-name-clash", "duplicate-uuid"), devices=True, writes=True),
 )  # fmt: skip

@@ -202,7 +202,8 @@ def configure(kind: Kind, root: Path) -> None:
     if (root / "usr/lib/grub/i386-pc").is_dir():
         shutil.copytree(root / "usr/lib/grub/i386-pc", root / "boot/grub/i386-pc", dirs_exist_ok=True)
     idle = ["apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer"]
-    run(["chroot", root, "systemctl", "-q", "mask", *idle])
+    # A login on the line hangs it up first, and with it who is reporting there.
+    run(["chroot", root, "systemctl", "-q", "mask", *idle, "serial-getty@ttyS0.service"])
     run(["chroot", root, "systemctl", "-q", "enable", "lab-report.service"])
     with rootfs.mounted_system(root):
         _initramfs(kind, root, version)

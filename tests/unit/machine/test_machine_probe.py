@@ -194,6 +194,7 @@ def test_a_table_and_its_contents(tmp_path: Path) -> None:
 def test_firmware_memory_vendor_and_nics(tmp_path: Path) -> None:
     put(tmp_path / "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", b"\6\0\0\0\1")
     put(tmp_path / "proc/meminfo", "MemTotal:        2048 kB\nMemFree: 1 kB\n")
+    put(tmp_path / "proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu vmx avx2\nbugs\t\t: x\n\nflags\t\t: other\n")
     put(tmp_path / "sys/class/dmi/id/sys_vendor", "Supermicro\n")
     put(tmp_path / "sys/class/net/eno1/address", "0c:c4:7a:11:22:33\n")
     put(tmp_path / "sys/class/net/eno1/carrier", "1\n")
@@ -211,6 +212,7 @@ def test_firmware_memory_vendor_and_nics(tmp_path: Path) -> None:
     machine = probe(tmp_path, {**lsblk(), ("ip", "-j"): Completed((), 0, json.dumps(link))})
     assert (machine.firmware, machine.secure_boot) == ("uefi", True)
     assert machine.memory == 2048 * 1024
+    assert machine.processor == ("fpu", "vmx", "avx2")
     assert machine.vendor == "Supermicro"
     (nic,) = machine.nics
     assert (nic.name, nic.carrier, nic.speed, nic.addresses) == ("eno1", True, 1000, ("192.0.2.4/24",))

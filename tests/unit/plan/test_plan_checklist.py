@@ -39,7 +39,7 @@ def test_what_few_hosts_have_is_told_where_it_has_something_to_tell() -> None:
 def test_every_code_belongs_to_one_check() -> None:
     files = (
         "plan/checks.py", "plan/check_stack.py", "plan/place_checks.py", "plan/growth_checks.py", "plan/togpt.py",
-        "plan/firmware.py", "plan/windows.py",
+        "plan/firmware.py", "plan/windows.py", "plan/check_vms.py",
         "plan/repair.py",
         "engine/preflight.py", "engine/encrypted.py",
     )  # fmt: skip

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 def test_every_code_is_documented() -> None:
     names = (
         "plan/checks.py", "plan/check_stack.py", "plan/place_checks.py", "plan/growth_checks.py", "plan/togpt.py",
-        "plan/firmware.py", "plan/windows.py",
+        "plan/firmware.py", "plan/windows.py", "plan/check_vms.py",
         "engine/preflight.py", "engine/encrypted.py", "plan/vm_build.py", "engine/vm_plan.py",
     )  # fmt: skip
     sources = [ROOT / "recovery" / name for name in names]
