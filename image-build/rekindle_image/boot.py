@@ -40,8 +40,14 @@ def menu_values(request: ImageRequest) -> dict[str, str]:
     words = " ".join(f"'{word}'" for word in request.unattended)
     return {
         "SERIAL": request.serial, "SERIAL_UNIT": request.serial.removeprefix("ttyS"), "TIMEOUT": str(_TIMEOUT),
-        "UNATTENDED": words,
+        "UNATTENDED": words, "PARAMETERS": " ".join(request.kernel_parameters),
     }  # fmt: skip
+
+
+def parameters_of(menu: str) -> str:
+    """The kernel parameters that a filled menu gives, for a boot that reads no menu of GRUB. Pure."""
+    found = re.search(r'^set parameters="(.*)"$', menu, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def sha256_of(file: Path) -> str:

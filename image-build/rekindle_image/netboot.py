@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from recovery.commands import run
 from recovery.errors import CommandError, IntegrityError, NotFoundError, UsageError
-from rekindle_image.boot import fill, sha256_of
+from rekindle_image.boot import fill, parameters_of, sha256_of
 from rekindle_image.scratch import scratch_folder
 from rekindle_image.workshop import HERE
 
@@ -47,8 +47,9 @@ def lay_netboot(iso: Path, folder: Path, url: str, serial: str = "ttyS0") -> lis
             if file.name != "MANIFEST":
                 file.rename(fresh / file.name)
         memory = 2 * sum(file.stat().st_size for file in fresh.glob("*.squashfs")) // (1 << 20) + 512
-        values = {"URL": url, "SERIAL": serial, "MEMORY": str(memory), **dnsmasq_values(folder, url)}
         menu = (tree / "boot/grub/grub.cfg").read_text()
+        values = {"URL": url, "SERIAL": serial, "MEMORY": str(memory), **dnsmasq_values(folder, url)}
+        values["PARAMETERS"] = parameters_of(menu)
         (fresh / "grub/grub.cfg").write_text(_template("netboot-grub.cfg", values) + menu)
         (fresh / "rekindle.ipxe").write_text(_template("netboot.ipxe", values))
         (fresh / "dnsmasq.conf").write_text(_template("dnsmasq.conf", values))

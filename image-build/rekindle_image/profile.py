@@ -32,6 +32,7 @@ from rekindle_image.site import (
     parse_interface,
     parse_keymap,
     parse_package,
+    parse_parameter,
     parse_ssh_key,
     parse_vlan,
     parse_word,
@@ -42,8 +43,8 @@ T = TypeVar("T")
 
 #: Answers that are secrets: a medium lies about, and its squashfs can be read by anybody.
 _SECRETS = ("password", "code", "secret", "luks_secret")
-_TOP = ("firmware", "packages", "drivers", "keymap", "ssh_keys", "serial", "compression", "mirror", "security_mirror",
-        "server", "network", "unattended")  # fmt: skip
+_TOP = ("firmware", "packages", "drivers", "kernel_parameters", "keymap", "ssh_keys", "serial", "compression",
+        "mirror", "security_mirror", "server", "network", "unattended")  # fmt: skip
 _SERVER = ("url", "ca")
 _NETWORK = ("interface", "address", "gateway", "dns", "vlan")
 #: Larger is no profile.
@@ -63,6 +64,7 @@ class Profile:
     security_mirror: str = ""
     packages: tuple[str, ...] = ()
     drivers: tuple[str, ...] = ()
+    kernel_parameters: tuple[str, ...] = ()
     keymap: str = ""
     ssh_keys: tuple[str, ...] = ()
     network: tuple[Card, ...] = ()
@@ -130,6 +132,7 @@ class _Reader:
             ) or "",
             packages=self._list(("packages",), data.get("packages"), parse_package),
             drivers=self._list(("drivers",), data.get("drivers"), parse_driver),
+            kernel_parameters=self._list(("kernel_parameters",), data.get("kernel_parameters"), parse_parameter),
             keymap=self._value(("keymap",), data.get("keymap"), parse_keymap) or "",
             ssh_keys=self._list(("ssh_keys",), data.get("ssh_keys"), parse_ssh_key),
             network=self._cards(),

@@ -61,6 +61,8 @@ class ImageRequest:
     network: tuple[Card, ...] = ()
     unattended: tuple[str, ...] = ()
     """Kernel words of the menu's unattended entry."""
+    kernel_parameters: tuple[str, ...] = ()
+    """Of every entry of the menu that starts the medium."""
     netboot_url: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
     """Where the profile says what, by key; for errors that are found while building."""

@@ -112,6 +112,19 @@ def parse_vlan(number: int) -> int:
     return number
 
 
+def parse_parameter(text: str) -> str:
+    """A kernel parameter for every entry of the boot menu (``nomodeset``, ``pci=noaer``)."""
+    hint = 'Write one parameter as the kernel has it, such as "nomodeset" or "pci=noaer".'
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,:=/@%+*-]*", text):
+        raise UsageError(f"'{text}' is not a kernel parameter.", hint=hint)
+    if text.startswith("rekindle."):
+        raise UsageError(
+            f"'{text}' is an answer to Rekindle, which the menu gives its unattended entry only.",
+            hint="Put it into the [unattended] table of the profile.",
+        )
+    return text
+
+
 def parse_word(value: object) -> object:
     """A value that can stand in a word of the kernel's command line (and in GRUB's quotes)."""
     items = value if isinstance(value, list) else [value]

@@ -47,6 +47,13 @@ def iso() -> None:
     help="Where the machines will find the folder of --netboot.",
 )
 @click.option("--serial", help="The serial line that gets menu and console (default: ttyS0).")
+@click.option(
+    "--kernel-parameter",
+    "kernel_parameters",
+    multiple=True,
+    metavar="WORD",
+    help="Of every entry of the boot menu (repeatable).",
+)
 @click.option("--mirror", metavar="URL", help="Debian mirror (default: the one this machine's apt uses).")
 @click.option("--security-mirror", metavar="URL", help="Mirror of Debian's security updates.")
 @click.option("--json", "as_json", is_flag=True, help="Events and result as JSON lines.")
@@ -90,7 +97,7 @@ def make_request(profile_file: Path | None, options: Mapping[str, Any]) -> Image
     """Profile, then options, then defaults. Raises UsageError."""
     from rekindle_image import request as words
     from rekindle_image.profile import Profile, read_profile
-    from rekindle_image.site import kernel_words
+    from rekindle_image.site import kernel_words, parse_parameter
 
     profile = Profile() if profile_file is None else read_profile(profile_file, check_answers)
     server = words.parse_server(options["server"]) if options["server"] is not None else profile.server
@@ -116,6 +123,9 @@ def make_request(profile_file: Path | None, options: Mapping[str, Any]) -> Image
         security_mirror=words.parse_mirror(options["security_mirror"] or profile.security_mirror, "--security-mirror"),
         packages=profile.packages,
         drivers=profile.drivers,
+        kernel_parameters=tuple(
+            dict.fromkeys((*profile.kernel_parameters, *map(parse_parameter, options["kernel_parameters"])))
+        ),
         keymap=profile.keymap,
         ssh_keys=profile.ssh_keys,
         network=profile.network,

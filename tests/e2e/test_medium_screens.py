@@ -16,7 +16,7 @@ import pytest
 
 from recovery.units import GIB, MIB
 from tests.bench.boot import STAGES, ask_system, measure
-from tests.e2e.lab.accel import best_acceleration
+from tests.e2e.lab.accel import KERNEL_PARAMETER, best_acceleration
 from tests.e2e.lab.hardware import DiskSpec, Hardware, free_port, make_blank_disk
 from tests.e2e.lab.qemu import Machine
 from tests.e2e.lab.screen import UNKNOWN, ScreenReader
@@ -111,6 +111,7 @@ def test_every_screen_of_a_booted_medium(tmp_path: Path) -> None:
 
 def build(medium: Path, server: Serving) -> None:
     words = ["--server", f"https://10.0.2.2:{server.port}", "--ca", server.ca_fingerprint, "--output", str(medium)]
+    words += ["--kernel-parameter", KERNEL_PARAMETER]
     rekindle("iso", "build", *words, "--netboot", medium.parent / "netboot")
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from recovery.commands import run
 from recovery.units import MIB
-from tests.e2e.lab.accel import best_acceleration
+from tests.e2e.lab.accel import KERNEL_PARAMETER, best_acceleration
 from tests.e2e.lab.hardware import DiskSpec, Hardware
 from tests.e2e.lab.qemu import Machine
 from tests.e2e.lab.screen import ScreenReader
@@ -98,6 +98,7 @@ def test_a_host_comes_back_and_is_watched_from_afar(medium: Path, tmp_path: Path
         shutil.copyfile(medium, stick)
         words = (
             "quiet loglevel=3 systemd.show_status=false console=tty0 console=ttyS0,115200 rekindle.ssh rekindle.status"
+            f" {KERNEL_PARAMETER}"
         )
         hardware = Hardware(
             firmware="bios", kernel=(kernel, initrd, words), memory=1024,

@@ -18,6 +18,7 @@ from rekindle_image.scratch import scratch_folder
 
 from recovery.commands import run
 from recovery.units import MIB
+from tests.e2e.lab.accel import KERNEL_PARAMETER
 from tests.e2e.lab.host_image import grub, rootfs
 
 Kind = Literal["bios-mbr", "uefi-grub", "uefi-systemd-boot", "bios-dracut"]
@@ -55,7 +56,7 @@ GRUB_SERIAL_COMMAND="serial --speed=115200"
 """
 #: All that the old machine's initramfs knows: a virtio disk with ext4.
 _OLD_DRIVERS = ("virtio_blk", "virtio_pci", "ext4")
-_CONSOLE = "console=tty0 console=ttyS0,115200"
+_CONSOLE = f"console=tty0 console=ttyS0,115200 {KERNEL_PARAMETER}"
 
 #: What the host says when it is up, between two lines that name it.
 _SCRIPT = """\

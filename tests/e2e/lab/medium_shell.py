@@ -26,7 +26,7 @@ from pathlib import Path
 from rekindle_image.scratch import discard, scratch_folder
 from rekindle_image.workshop import content_hash
 
-from tests.e2e.lab.accel import Acceleration, best_acceleration
+from tests.e2e.lab.accel import KERNEL_PARAMETER, Acceleration, best_acceleration
 from tests.e2e.lab.hardware import Chipset, DiskSpec, Firmware, Hardware
 from tests.e2e.lab.qemu import LabError, Machine, not_panicked
 from tests.e2e.lab.server import CHECKOUT, rekindle
@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 GUEST_SHARE = "/run/lab"
 _WORDS = (
     "console=ttyS0,115200 quiet loglevel=3 systemd.show_status=false systemd.unit=sysinit.target "
-    "systemd.debug_shell=ttyS0"
+    f"systemd.debug_shell=ttyS0 {KERNEL_PARAMETER}"
 )
 #: Runs NUMBER.sh; the exit code appears whole, after the output.
 _RUN = """\
@@ -83,6 +83,7 @@ def medium_files(say: Say = lambda _: None, cache: Path = CACHE) -> MediumFiles:
                 # Nothing is fetched from this server: the address only has to be one.
                 words: list[str | Path] = ["--server", "https://10.0.2.2:1", "--ca", "5a" * 32]
                 words += ["--firmware", "none", "--compression", "3", "--netboot", work / "netboot"]
+                words += ["--kernel-parameter", KERNEL_PARAMETER]
                 rekindle("iso", "build", *words, "--output", made / "medium.iso", say=say)
                 for name in ("vmlinuz", "initrd.img"):
                     shutil.move(work / "netboot" / name, made / name)

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass
 
 from recovery.units import MIB
+from tests.e2e.lab.accel import KERNEL_PARAMETER
 from tests.e2e.matrix.model import Names, Part, Source, Volume
 
 _GPT_TYPES = {
@@ -19,7 +20,7 @@ _GPT_TYPES = {
 _MBR_TYPES = {"esp": "ef", "linux": "83", "swap": "82", "lvm": "8e", "extended": "f"}
 #: The backup table of a GPT fits in it; MBR needs nothing, and the same end keeps both alike.
 _TAIL = MIB
-_CONSOLE = "console=tty0 console=ttyS0,115200"
+_CONSOLE = f"console=tty0 console=ttyS0,115200 {KERNEL_PARAMETER}"
 SERIAL_ROOT = {
     "sata": "ata-QEMU_HARDDISK_{serial}",
     "virtio": "virtio-{serial}",

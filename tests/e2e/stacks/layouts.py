@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.e2e.lab.accel import KERNEL_PARAMETER
 from tests.e2e.lab.hardware import DiskBus
 
 ROOT_PASSWORD = "rekindle-lab"  # noqa: S105 - of machines that live in QEMU for a minute
@@ -290,7 +291,8 @@ def _common(one: Layout) -> dict[str, str]:
         # As a host that has never seen another machine: only what its own disks need.
         "/etc/initramfs-tools/conf.d/dep": "MODULES=dep\nCOMPRESS=zstd\nCOMPRESSLEVEL=1\n",
         "/etc/default/grub": "GRUB_DEFAULT=0\nGRUB_TIMEOUT=1\nGRUB_DISTRIBUTOR=Debian\nGRUB_CMDLINE_LINUX_DEFAULT=\n"
-        'GRUB_CMDLINE_LINUX=\\"console=tty0 console=ttyS0,115200\\"\nGRUB_TERMINAL=\\"console serial\\"\n'
+        f'GRUB_CMDLINE_LINUX=\\"console=tty0 console=ttyS0,115200 {KERNEL_PARAMETER}\\"\n'
+        'GRUB_TERMINAL=\\"console serial\\"\n'
         'GRUB_SERIAL_COMMAND=\\"serial --speed=115200\\"\n',
     }
 

@@ -28,6 +28,7 @@ ssh_keys = [
 ]
 serial = "ttyS1"
 compression = 12
+kernel_parameters = ["nomodeset", "pci=noaer"]
 
 [server]
 url = "https://backup.example.org:8443/"
@@ -64,6 +65,7 @@ def test_a_whole_profile(tmp_path: Path) -> None:
     assert (profile.server, profile.firmware, profile.serial) == ("https://backup.example.org:8443", "all", "ttyS1")
     assert profile.authority is not None
     assert profile.ssh_keys == (f"{KEY} ops@example",)
+    assert profile.kernel_parameters == ("nomodeset", "pci=noaer")
     assert profile.network == (
         Card("eno1", ("192.0.2.10/24", "2001:db8::10/64"), ("192.0.2.1",), ("192.0.2.53",)),
         Card("52:54:00:12:34:56", vlan=42),
@@ -151,7 +153,7 @@ def test_the_example_in_the_documentation_is_a_profile(tmp_path: Path) -> None:
 OPTIONS: dict[str, Any] = dict.fromkeys(
     ("server", "ca", "output", "firmware", "cache", "date", "compression", "netboot", "serial", "mirror",
      "security_mirror"),
-) | {"url": "http://192.0.2.1/rekindle"}  # fmt: skip
+) | {"kernel_parameters": (), "url": "http://192.0.2.1/rekindle"}  # fmt: skip
 
 
 def test_an_option_goes_before_the_profile_and_the_profile_before_the_default(tmp_path: Path) -> None:
@@ -161,6 +163,8 @@ def test_an_option_goes_before_the_profile_and_the_profile_before_the_default(tm
     request = make_request(file, {**options, "firmware": "none"})
     assert (request.firmware, request.compression, request.serial) == ("none", 12, "ttyS1")
     assert request.unattended[0] == "rekindle.host=pve1"
+    added = make_request(file, {**options, "kernel_parameters": ("norandmaps", "nomodeset")})
+    assert added.kernel_parameters == ("nomodeset", "pci=noaer", "norandmaps")
     (tmp_path / "empty.toml").write_text("")
     with pytest.raises(UsageError, match="address of the server is missing"):
         make_request(tmp_path / "empty.toml", options)

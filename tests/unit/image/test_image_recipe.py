@@ -13,9 +13,10 @@ import pytest
 from rekindle_image import checks
 from rekindle_image.base import Package, base_key, package_names, read_list
 from rekindle_image.beside import bill_of_materials, write_checksum
-from rekindle_image.boot import LABEL, fill, menu_values
+from rekindle_image.boot import LABEL, fill, menu_values, parameters_of
 from rekindle_image.code import console_characters, find_lock, lay_links, locked_packages, medium_json
 from rekindle_image.request import Authority, ImageRequest
+from rekindle_image.site import parse_parameter
 from rekindle_image.workshop import HERE, Workshop, content_hash, copy_overlay, prune_cache
 
 from recovery import events
@@ -164,6 +165,22 @@ def test_every_menu_can_be_filled_and_names_files_the_iso_has(tmp_path: Path) ->
     assert "console=ttyS1,115200" in menu
     with pytest.raises(KeyError):
         fill("@UNKNOWN@", {})
+
+
+def test_kernel_parameters_stand_in_every_entry_that_starts_the_medium(tmp_path: Path) -> None:
+    request = make_request(tmp_path, kernel_parameters=("nomodeset", "pci=noaer"))
+    menu = fill((HERE / "boot/grub.cfg").read_text(), menu_values(request))
+    starts = re.findall(r"^ +linux \$files/vmlinuz .*$", menu, re.MULTILINE)
+    assert len(starts) == 5 and all(line.endswith(" $parameters") for line in starts)
+    assert parameters_of(menu) == "nomodeset pci=noaer"
+    plain = fill((HERE / "boot/grub.cfg").read_text(), menu_values(make_request(tmp_path)))
+    assert parameters_of(plain) == parameters_of("") == ""
+
+
+@pytest.mark.parametrize("word", ["two words", "$x", "a'b", 'a"b', "", "a`b", "rekindle.host=x", "-x"])
+def test_what_is_no_kernel_parameter_is_refused(word: str) -> None:
+    with pytest.raises(UsageError):
+        parse_parameter(word)
 
 
 def test_the_initramfs_looks_for_the_label_that_the_iso_has() -> None:

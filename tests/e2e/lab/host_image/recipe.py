@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recovery.units import GIB, MIB
+from tests.e2e.lab.accel import KERNEL_PARAMETER
 
 SUITE = "trixie"
 HOST_NAME = "vhost1"
@@ -78,12 +79,12 @@ iface br0 inet static
 #: The modules that MODULES=dep finds on the old machine: a SATA disk with ext4. No NVMe, no SCSI, no virtio.
 OLD_MODULES = ("ahci", "sd_mod", "ext4")
 
-DEFAULT_GRUB = """\
+DEFAULT_GRUB = f"""\
 GRUB_DEFAULT=0
 GRUB_TIMEOUT=1
 GRUB_DISTRIBUTOR=Debian
 GRUB_CMDLINE_LINUX_DEFAULT=""
-GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200"
+GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 {KERNEL_PARAMETER}"
 GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --speed=115200"
 """
@@ -101,7 +102,7 @@ terminal_input console serial
 terminal_output console serial
 search --no-floppy --fs-uuid --set=root {ROOT.uuid}
 menuentry 'Debian GNU/Linux' --class debian {{
-    linux /boot/vmlinuz-{version} root=UUID={ROOT.uuid} ro console=tty0 console=ttyS0,115200
+    linux /boot/vmlinuz-{version} root=UUID={ROOT.uuid} ro console=tty0 console=ttyS0,115200 {KERNEL_PARAMETER}
     initrd /boot/initrd.img-{version}
 }}
 """
@@ -125,7 +126,7 @@ GUEST_INITRD = "/var/lib/libvirt/boot/initrd"
 GUEST_LEAVES_OUT = ("jent_mod_init", "load_system_certificate_list", "init_kprobe_trace", "trace_eval_init")
 GUEST_WORDS = (
     "console=ttyS0 quiet root=/dev/vda1 nokaslr mitigations=off noreplace-smp no_timer_check acpi=off lsm=capability "
-    f"audit=0 cryptomgr.notests initcall_blacklist={','.join(GUEST_LEAVES_OUT)}"
+    f"{KERNEL_PARAMETER} audit=0 cryptomgr.notests initcall_blacklist={','.join(GUEST_LEAVES_OUT)}"
 )
 
 #: A VM's time goes by its own instructions (4 ns each), and by the host's only while it idles. By the host's clock a

@@ -16,7 +16,7 @@ from pathlib import Path
 from recovery.repository.repository import Repository
 from recovery.repository.store import open_local
 from tests.e2e.lab import host_agent
-from tests.e2e.lab.accel import Acceleration
+from tests.e2e.lab.accel import KERNEL_PARAMETER, Acceleration
 from tests.e2e.lab.hardware import DiskSpec, Firmware, Hardware
 from tests.e2e.lab.host_image import recipe
 from tests.e2e.lab.host_image.build import mounted_root
@@ -38,7 +38,7 @@ _WRITER = Path(f"usr/local/sbin/{_UNIT}")
 _PAUSE, _MOST = 0.25, 50_000
 #: Seconds with KVM. An emulated host boots two VMs that it emulates itself, and reads all of its disk meanwhile.
 _START, _KEYFRAME, _MINUTE, _COMMAND = 150, 300, 90, 30
-_WORDS = f"root=UUID={recipe.ROOT.uuid} ro console=tty0 console=ttyS0,115200"
+_WORDS = f"root=UUID={recipe.ROOT.uuid} ro console=tty0 console=ttyS0,115200 {KERNEL_PARAMETER}"
 
 
 class LiveSource:

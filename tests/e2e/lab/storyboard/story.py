@@ -17,7 +17,7 @@ from pathlib import Path
 
 from recovery.commands import run
 from recovery.units import GIB, format_size
-from tests.e2e.lab.accel import Acceleration, best_acceleration
+from tests.e2e.lab.accel import KERNEL_PARAMETER, Acceleration, best_acceleration
 from tests.e2e.lab.hardware import DiskSpec, Firmware, Hardware, free_port, make_blank_disk
 from tests.e2e.lab.host_agent import AgentSetup
 from tests.e2e.lab.host_image import build, recipe
@@ -225,7 +225,7 @@ def _build_iso(story: Story) -> Path:
     words: list[str | Path] = ["--server", url, "--ca", story.server.ca_fingerprint, "--output", iso]
     with story.stage.phase("iso", "Build the recovery medium") as phase:
         # Packed fast: the medium of a demonstration lives for minutes.
-        words += ["--firmware", "none", "--compression", "3"]
+        words += ["--firmware", "none", "--compression", "3", "--kernel-parameter", KERNEL_PARAMETER]
         lines = rekindle("iso", "build", *words, say=_progress(story.stage))
         phase.figures["iso"] = next(line for line in lines if line.get("type") == "medium")["size"]
     return iso
