@@ -104,7 +104,7 @@ def check_repaired(point: Point, pairs: Pairs, machine: Machine, choices: Choice
         severity="warning",
         code="firmware-converted",
         what=f"This machine runs with {name}, for which the host has no boot partition: it gets one.",
-        why=f"{found.room} {LOADERS[machine.firmware]} {UNPROVEN}",
+        why=f"{found.room} {LOADERS[machine.firmware]}",
         todo="Go on if that is meant. Else start the medium in the firmware mode that the host was started with.",
     )
 
@@ -219,13 +219,10 @@ def check_firmware(point: Point, pairs: Pairs, machine: Machine, choices: Choice
         severity="warning",
         code="firmware-converted",
         what=f"{differs}: it is converted.",
-        why=f"{found.room} {LOADERS[now]} {UNPROVEN}",
+        why=f"{found.room} {LOADERS[now]}",
         todo=f"Go on if that is meant. Else {switch}",
     )
 
-
-#: Until tests/e2e/test_firmware.py has passed (docs/adaptation.md).
-UNPROVEN = "No host that was converted was seen starting in a test yet: keep the way back open."
 
 #: What the step that installs the boot loader does for a machine of this firmware mode.
 LOADERS = {

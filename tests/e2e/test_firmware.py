@@ -40,11 +40,12 @@ class Landing:
     options: str
     planned: tuple[str, ...]
     done: tuple[str, ...]
+    what: str = ""
 
     @property
     def name(self) -> str:
         """What pytest calls it."""
-        return f"{self.kind}-to-{self.firmware}"
+        return f"{self.kind}-to-{self.what or self.firmware}"
 
 
 LANDINGS = (
@@ -69,6 +70,11 @@ LANDINGS = (
         ("/etc/kernel/cmdline", "boot entries' kernels, initramfs and root filesystem are there"),
     ),
     Landing("bios-dracut", "bios", "nvme", 512, "", (), ("was rebuilt with",)),
+    Landing(
+        "bios-mbr", "bios", "scsi", 3 << 20, "--to-gpt",
+        ("gpt-converted", "A BIOS boot partition"),
+        ("fstab: /dev/vda1 became", "was taken out"), "gpt",
+    ),
 )  # fmt: skip
 
 
