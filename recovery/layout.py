@@ -216,8 +216,13 @@ class VmDisk(msgspec.Struct, frozen=True, kw_only=True):
 GuestConsistency = Literal["", "application", "crash", "offline"]
 
 
+#: Whose guest it is, which says what its definition is: a domain's XML; Proxmox' file of a VM, of a container.
+Manager = Literal["libvirt", "proxmox", "proxmox-container"]
+
+
 class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
-    """A VM (libvirt domain) of the host. ``memory`` is bytes; ``definition`` is the domain's XML.
+    """A VM of the host: a libvirt domain, or a guest of Proxmox (a container as well). ``memory`` is bytes;
+    ``definition`` is the domain's XML, or Proxmox' configuration file.
 
     ``state`` is what was known at capture: ``running``, ``shut off``, or ``unknown`` for an offline capture.
     ``unquiesced`` is why ``consistency`` is ``crash``.
@@ -233,6 +238,7 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     definition: str = ""
     consistency: GuestConsistency = ""
     unquiesced: str = ""
+    manager: Manager = "libvirt"
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from recovery.capture.lvm import MappedVolume, PhysicalVolume, read_groups, read
 from recovery.capture.md import Member, assemble, read_member
 from recovery.capture.minimum import minimum_bytes
 from recovery.capture.mounts import mounted, used_bytes
+from recovery.capture.proxmox import read_guests
 from recovery.capture.ranges import Extent, read_range
 from recovery.capture.sources import Source
 from recovery.capture.system import ROOT_FOLDERS, FstabLine, parse_fstab, rank_as_root, read_system
@@ -275,11 +276,13 @@ def _look_at_systems(
         volume, top = root
         tree, where, fstab = _assemble(volume, top, inventory.volumes, folders)
         inventory.system = read_system(tree, where, esp, esp_files)
-        inventory.vms, problems = read_vms(
-            tree, lambda source, driver: _find_disk(source, driver, tree, where, inventory.volumes)
-        )
-        for problem in problems:
-            warn(problem)
+        for read in (read_vms, read_guests):
+            vms, problems = read(
+                tree, lambda source, driver: _find_disk(source, driver, tree, where, inventory.volumes)
+            )
+            inventory.vms += vms
+            for problem in problems:
+                warn(problem)
         inventory.places = find_places(inventory.vms, tree, where, folders, inventory.volumes)
         if still:
             inventory.vms = with_occupancies(inventory.vms, map_still(inventory.places, still))

@@ -146,8 +146,7 @@ def _show_report(report: Report, *, as_json: bool) -> None:
     for warning in report.warnings:
         click.echo(f"warning: {warning}")
     if vm.definition:
-        click.echo(
-            f"{vm.definition}: its definition, with the old paths; 'virsh define' takes it when they are right."
-        )
+        taken = "'virsh define' takes it" if vm.definition.endswith(".xml") else "Proxmox takes it in /etc/pve"
+        click.echo(f"{vm.definition}: its definition, with the old paths; {taken} when they are right.")
     if report.go_on:
         click.echo(f"to go on: {report.go_on}")

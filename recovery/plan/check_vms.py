@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from recovery.domain import other_devices, parse, pci_addresses
 from recovery.format.point import Point, PointDisk
+from recovery.guestconf import current, devices_of, options
 from recovery.layout import VirtualMachine
 from recovery.machine.model import Disk, Machine
 from recovery.plan.model import Problem
@@ -31,8 +32,31 @@ class Needs:
     processors: frozenset[int] = frozenset()
 
 
-def needs_of(definition: str) -> Needs:
-    """From a domain's XML; nothing when it is none."""
+def needs_of(vm: VirtualMachine) -> Needs:
+    """From its definition; nothing when that says nothing."""
+    return _of_domain(vm.definition) if vm.manager == "libvirt" else _of_proxmox(vm)
+
+
+def _of_proxmox(vm: VirtualMachine) -> Needs:
+    facts = current(vm.definition)
+    if vm.manager == "proxmox-container":
+        return Needs()
+    words = options(facts.get("cpu", ""), "cputype")
+    model = words.get("cputype", "")
+    changes = words.get("flags", "").split(";")
+    flags = set(flags_of_model(model)) | {
+        f for word in changes if word[:1] == "+" and (f := flag_of_feature(word[1:]))
+    }
+    return Needs(
+        kvm=facts.get("kvm") != "0",
+        model=model,
+        flags=frozenset(flags - {flag_of_feature(word[1:]) for word in changes if word[:1] == "-"}),
+        devices=tuple(devices_of(facts)),
+        processors=frozenset(parse_cpuset(facts.get("affinity", ""))),
+    )
+
+
+def _of_domain(definition: str) -> Needs:
     try:
         root = parse(definition)
     except ValueError:
@@ -77,12 +101,41 @@ def parse_cpuset(text: str) -> set[int]:
     return found
 
 
+#: What to do, with libvirt and with Proxmox.
+_REMEDIES = {
+    "vm-passthrough": (
+        "Where its address is one of this machine, a VM is not started with the host any more: give it this machine's "
+        "device, or none ('virsh edit'), then 'virsh autostart'.",
+        "Proxmox starts such a VM with the host: at the first start give the host's kernel the parameter "
+        "systemd.mask=pve-guests.service, and take the device out of the VM ('qm set NUMBER --delete hostpci0').",
+    ),
+    "vm-processor": (
+        "Afterwards, for each: 'virsh edit NAME', <cpu mode='host-model'/>.",
+        "Afterwards, for each: 'qm set NUMBER --cpu host'.",
+    ),
+    "vm-memory": (
+        "Put more memory in, or decide which of them start ('virsh autostart --disable', 'virsh setmem').",
+        "Put more memory in, or decide which of them start ('qm set NUMBER --onboot 0', '--memory').",
+    ),
+    "vm-pinned": (
+        "Afterwards, for each: 'virsh edit NAME', and take the cpuset words out or change them.",
+        "Afterwards, for each: 'qm set NUMBER --delete affinity'.",
+    ),
+}
+
+
+def _remedy(code: str, vms: Sequence[VirtualMachine]) -> str:
+    by_libvirt, by_proxmox = _REMEDIES[code]
+    managers = {vm.manager == "libvirt" for vm in vms}
+    return " ".join(text for manager, text in ((True, by_libvirt), (False, by_proxmox)) if manager in managers)
+
+
 def check_vms(point: Point, pairs: Sequence[tuple[PointDisk, Disk]], machine: Machine) -> Iterator[Problem]:
     """All of it; a machine whose processor is not known (recorded by an older release) is not judged by it. Image
     files start elsewhere."""
     if not any(target.bus != "file" for _, target in pairs):
         return
-    vms = [(vm, needs_of(vm.definition)) for vm in point.body.vms if vm.definition]
+    vms = [(vm, needs_of(vm)) for vm in point.body.vms if vm.definition]
     yield from _check_processor(vms, machine)
     yield from _check_amounts(point.body.vms, vms, machine)
     handed = [f"{vm.name} ({', '.join(needs.devices)})" for vm, needs in vms if needs.devices]
@@ -91,9 +144,9 @@ def check_vms(point: Point, pairs: Sequence[tuple[PointDisk, Disk]], machine: Ma
             severity="warning",
             code="vm-passthrough",
             what=f"Devices of the old machine are handed through to {_count(handed)}: {'; '.join(handed)}.",
-            why="Here they are others, at other places, or not there. Such a VM is not started with the host where "
-            "its address belongs to a device of this machine, which it would take away from the host.",
-            todo="Give it this machine's device, or none, with 'virsh edit', then 'virsh autostart'.",
+            why="Here they are others, at other places, or not there: such a VM does not start, or takes a device "
+            "away that this machine needs for itself.",
+            todo=_remedy("vm-passthrough", [vm for vm, needs in vms if needs.devices]),
         )
 
 
@@ -117,8 +170,8 @@ def _check_processor(vms: Sequence[tuple[VirtualMachine, Needs]], machine: Machi
             severity="warning",
             code="vm-processor",
             what=f"This machine's processor lacks what {_count(wrong)} must have: {'; '.join(wrong)}.",
-            why="Their definitions name a processor model, or features, and libvirt starts them with nothing less.",
-            todo="Afterwards, for each: 'virsh edit NAME', <cpu mode='host-model'/>.",
+            why="Their definitions name a processor model, or features, and are started with nothing less.",
+            todo=_remedy("vm-processor", [vm for vm, _, lack in lacking if lack]),
         )
 
 
@@ -136,7 +189,7 @@ def _check_amounts(
             what=f"This machine has {format_size(machine.memory)} of memory; "
             + (f"the {those}." if memory > machine.memory else f"{', '.join(large)} alone wants more."),
             why="Those that find no memory left do not start, or the host kills one for want of it.",
-            todo="Put more memory in, or decide which of them start ('virsh autostart --disable', 'virsh setmem').",
+            todo=_remedy("vm-memory", all_vms),
         )
     beyond = [
         f"{vm.name} (up to number {max(needs.processors)})"
@@ -149,8 +202,8 @@ def _check_amounts(
             code="vm-pinned",
             what=f"This machine has the processors 0 to {machine.cpus - 1}; bound to others "
             f"{'is' if len(beyond) == 1 else 'are'} {', '.join(beyond)}.",
-            why="Libvirt does not start a VM on processors that are not there.",
-            todo="Afterwards, for each: 'virsh edit NAME', and take the cpuset words out or change them.",
+            why="A VM does not start on processors that are not there.",
+            todo=_remedy("vm-pinned", all_vms),
         )
 
 

@@ -33,7 +33,8 @@ def build_vm_plan(
 ) -> VmPlan:
     """Plan it. ``existing`` are names that are in the folder already; ``asked`` problems that had to be asked for."""
     usable = bool(vm.name) and "/" not in vm.name and not vm.name.startswith(".")
-    definition = f"{vm.name}.xml" if vm.definition and usable else ""
+    suffix = "xml" if vm.manager == "libvirt" else "conf"
+    definition = f"{vm.name}.{suffix}" if vm.definition and usable else ""
     marked = tuple(msgspec.structs.replace(file, exists=file.name in existing) for file in files)
     needed = sum(file.stored if place.holes else file.size for file in marked) + _MARGIN
     plan = VmPlan(
@@ -169,7 +170,7 @@ def _check_content(plan: VmPlan, consistency: Consistency) -> Iterator[Problem]:
         )
     if not plan.definition and "/" not in plan.vm.name:
         yield Problem(
-            severity="info", code="no-definition", what=f"The point has no libvirt definition of '{plan.vm.name}'.",
+            severity="info", code="no-definition", what=f"The point has no definition of '{plan.vm.name}'.",
             why="Only its disks are written.",
         )  # fmt: skip
 

@@ -42,6 +42,7 @@ from tests.integration.capture_images import (
     sparse,
     write_files,
 )
+from tests.support.proxmox import lay_database
 from tests.support.repositories import PASSPHRASE, new_repository
 
 pytestmark = [
@@ -149,6 +150,26 @@ def test_a_root_with_data_on_xfs_and_a_bios_boot_loader(tmp_path: Path) -> None:
     assert {"disk1:1", "disk2"} == set(found.system.mounts.values())
     assert found.firmware.firmware == "bios"
     assert {vm.name: vm.disks[0].on for vm in found.vms} == {"web": "disk2", "db": ""}
+    assert warnings == []
+
+
+def test_a_proxmox_hosts_guests_are_found_with_the_places_of_their_disks(tmp_path: Path) -> None:
+    disk = sparse(tmp_path / "a.img", 60 * MIB)
+    sh("sfdisk", "-q", disk, input="label: dos\nstart=2048, type=83, bootable\n")
+    root = write_files(tmp_path / "root", {**host_files("/dev/sda1"), "/boot/vmlinuz-6.8.12-1-pve": "k"})
+    conf = "name: web\nmemory: 2048\nonboot: 1\nscsi0: local:100/vm-100-disk-0.qcow2,size=3G\nhostpci0: 0000:01:00\n"
+    lay_database(root, {"nodes/pve1/qemu-server/100.conf": conf})
+    image = root / "var/lib/vz/images/100/vm-100-disk-0.qcow2"
+    image.parent.mkdir(parents=True)
+    sh("qemu-img", "create", "-q", "-f", "qcow2", image, "3G")
+    make_ext4(tmp_path / "root.img", 40 * MIB, root)
+    copy_into(disk, 2048 * 512, (tmp_path / "root.img").read_bytes())
+    found, warnings = look(disk)
+    (guest,) = (vm for vm in found.vms if vm.manager == "proxmox")
+    assert (guest.name, guest.autostart, guest.definition) == ("100-web", True, conf)
+    (where,) = guest.disks
+    assert (where.source, where.on, where.size) == ("/var/lib/vz/images/100/vm-100-disk-0.qcow2", "disk1:1", 3 << 30)
+    assert where.occupies is not None and where.occupies.disks[0].disk == "disk1" and not where.unmapped
     assert warnings == []
 
 

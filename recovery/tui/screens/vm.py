@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.widget import Widget
 
 from recovery.errors import ErrorReport
-from recovery.layout import VirtualMachine, VmDisk
+from recovery.layout import Manager, VirtualMachine, VmDisk
 from recovery.tui.describe import CONSISTENCY, hang, lies_on, moment
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.place import PlaceScreen
@@ -17,6 +17,12 @@ from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.units import format_count, format_size
+
+_DEFINITION: dict[Manager, str] = {
+    "libvirt": "libvirt XML, written beside its disks",
+    "proxmox": "Proxmox' file of the VM, written beside its disks",
+    "proxmox-container": "Proxmox' file of the container, written beside its disks",
+}
 
 
 class VmScreen(ConsoleScreen):
@@ -27,7 +33,7 @@ class VmScreen(ConsoleScreen):
         "Above: the VMs of the host at this point. Enter chooses one and goes on.\n"
         "Below: its disks. Tab goes there; Space leaves one out and takes it back.\n\n"
         "A disk in a file (qcow2, raw) comes back as that very file, one on a\n"
-        "logical volume or partition as a raw image. The libvirt definition is\n"
+        "logical volume or partition as a raw image. The VM's definition is\n"
         "written beside them. Nothing on this machine's disks is overwritten.\n\n"
         "'-' marks disks that are not in the point: those in Ceph, over iSCSI, or on\n"
         "disks of the host that were not captured."
@@ -90,7 +96,7 @@ class VmScreen(ConsoleScreen):
             f"Consistency  {CONSISTENCY[point.body.consistency]}",
             f"VM           {vm.state}, {vm.vcpus} CPU, {format_size(vm.memory)} of memory"
             + (", starts with the host" if vm.autostart else ""),
-            f"Definition   {'libvirt XML, written beside its disks' if vm.definition else 'not in the point'}",
+            f"Definition   {_DEFINITION[vm.manager] if vm.definition else 'not in the point'}",
         ]
         for disk in vm.disks:
             where = lies_on(point, disk.on) or "on none of the disks that were captured"

@@ -106,8 +106,25 @@ def test_devices_that_are_handed_through_are_named() -> None:
 
 
 def test_a_definition_that_is_no_xml_asks_for_nothing() -> None:
-    assert needs_of("<domain") == Needs()
-    assert needs_of(domain(kind="qemu")) == Needs()
+    assert needs_of(VirtualMachine(name="x", definition="<domain")) == Needs()
+    assert needs_of(vm(kind="qemu")) == Needs()
+
+
+def test_guests_of_proxmox_are_judged_by_their_own_files() -> None:
+    text = "cpu: x86-64-v4,flags=+aes;-avx512f\nhostpci0: 0000:01:00,pcie=1\nusb0: host=046d:c52b\naffinity: 2,9\n"
+    text += "usb1: spice\n[before]\nhostpci1: 0000:02:00\n"
+    guest = VirtualMachine(name="100-web", memory=GIB, manager="proxmox", definition=text)
+    found = {problem.code: problem for problem in problems(guest)}
+    assert set(found) == {"vm-processor", "vm-pinned", "vm-passthrough"}
+    assert "100-web (x86-64-v4: avx512bw" in found["vm-processor"].what and "qm set" in found["vm-processor"].todo
+    assert "avx512f" not in found["vm-processor"].what
+    assert "100-web (PCI 0000:01:00, USB 046d:c52b)" in found["vm-passthrough"].what
+    assert "pve-guests.service" in found["vm-passthrough"].todo and "virsh" not in found["vm-passthrough"].todo
+    container = VirtualMachine(name="101-ct", memory=GIB, manager="proxmox-container", definition="cores: 2\n")
+    assert problems(container, processor=("lm",)) == []
+    assert [p.code for p in problems(guest, vm("<cpu><model>EPYC</model></cpu>"), processor=("svm",))][0:1] == [
+        "vm-processor"
+    ]
 
 
 def test_the_oldest_processor_lacks_what_each_generation_brought() -> None:
