@@ -31,6 +31,9 @@ twice.
 - Windows is in no cell: none can be passed on with the tests, so it is *not booted*. What is changed in it is tried on
   registry hives and NTFS volumes made here (`docs/adaptation.md`, "Windows").
 
+Without KVM all kernels here start with `norandmaps`: QEMU's translator is three times as fast with programs at fixed
+addresses.
+
 Sources and axes are data (`tests/e2e/matrix/catalogue.py`). The cells are chosen so that every pair of two values that
 can stand together occurs (all-pairs); `--all` is their product. Results are kept by the content of the deciding
 code.
