@@ -24,7 +24,7 @@ from tests.e2e.matrix.runner import World
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
 WANTED = os.environ.get("REKINDLE_MATRIX", "few")
-#: Of one Debian, because each takes minutes to install: a smaller disk; another bus, sectors, card and Secure Boot; UEFI
+#: Of one Debian, because each takes minutes to install: a smaller disk; another bus, card and Secure Boot; UEFI
 #: to BIOS; USB, an older chipset and processor.
 FEW = (
     "d13-bridge+bios.nvme.512.smaller.virtio-net-pci.1024.q35.max.kept",
