@@ -61,7 +61,8 @@ _CONSOLE = f"console=tty0 console=ttyS0,115200 {KERNEL_PARAMETER}"
 #: What the host says when it is up, between two lines that name it.
 _SCRIPT = """\
 #!/bin/sh
-exec > /dev/ttyS0 2>&1
+exec > /run/lab-report 2>&1
+echo
 echo LAB-REPORT-BEGIN
 [ -d /sys/firmware/efi ] && echo mode=uefi || echo mode=bios
 echo secure=$(od -An -t u1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-* 2> /dev/null | tr -d ' ')
@@ -74,6 +75,8 @@ echo missing=$(findmnt --fstab --noheadings --output TARGET,OPTIONS | while read
 echo failed=$(systemctl --failed --plain --no-legend | cut -d' ' -f1)
 echo cmdline=$(cat /proc/cmdline)
 echo LAB-REPORT-END
+# In one write: systemd draws on that line too.
+cat /run/lab-report > /dev/ttyS0
 sync
 systemctl poweroff --no-block
 """
