@@ -11,6 +11,7 @@ import contextlib
 import re
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ def read_guests(tree: Tree, find_disk: FindDisk) -> tuple[list[VirtualMachine], 
         return [], []
     try:
         files = _files(tree)
-    except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
+    except (OSError, sqlite3.Error, ValueError, TypeError) as error:
         return [], [f"The guests of Proxmox in {DATABASE} cannot be read: {error}."]
     nodes = {match[1] for path in files if (match := _GUEST.fullmatch(path))}
     own = tree.text("/etc/hostname").strip().partition(".")[0]
@@ -62,17 +63,21 @@ def read_guests(tree: Tree, find_disk: FindDisk) -> tuple[list[VirtualMachine], 
 
 
 def _files(tree: Tree) -> dict[str, str]:
-    """Path below ``/etc/pve`` -> text, of the files that are looked at. Raises OSError, sqlite3.Error."""
+    """Path below ``/etc/pve`` -> text, of the files that are looked at. Raises OSError, sqlite3.Error, and ValueError
+    or TypeError for a table of another kind."""
     with tempfile.TemporaryDirectory(prefix="rekindle-pve-") as folder:
         copy = Path(folder) / "config.db"
         for suffix in ("", "-wal"):
             located = tree.locate(DATABASE + suffix)
             if located is None:
                 continue
-            if located.here.stat().st_size > _LARGEST:
-                raise OSError("it is larger than Proxmox makes it")
+            facts = located.here.lstat()
+            if not stat.S_ISREG(facts.st_mode) or facts.st_size > _LARGEST:
+                raise OSError(f"'{located.path}' is no file that Proxmox makes")
             shutil.copyfile(located.here, f"{copy}{suffix}")
         with contextlib.closing(sqlite3.connect(copy)) as database:
+            # What a captured disk holds is not trusted: its schema calls nothing.
+            database.execute("PRAGMA trusted_schema = OFF")
             rows = database.execute("SELECT inode, parent, name, data FROM tree WHERE inode != 0").fetchall()
     places = {int(inode): (int(parent), str(name)) for inode, parent, name, _ in rows}
     found = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,16 @@ def test_no_proxmox_and_a_damaged_one(tmp_path: Path) -> None:
     file.write_bytes(b"no database" * 100)
     guests, (problem,) = read_guests(Tree({"/": tmp_path}), nowhere)
     assert guests == [] and "cannot be read" in problem
+    file.unlink()
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE tree (inode, parent, name, data)")
+        other.execute("INSERT INTO tree VALUES ('x', 'y', 'a.conf', 5)")
+        other.commit()
+    guests, (problem,) = read_guests(Tree({"/": tmp_path}), nowhere)
+    assert guests == [] and "cannot be read" in problem
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert read_guests(Tree({"/": tmp_path}), nowhere) == ([], [])
 
 
 def test_a_vm_as_it_is_now_not_as_it_was_in_a_snapshot() -> None:
