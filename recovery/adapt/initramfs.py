@@ -40,6 +40,9 @@ def rebuild(job: Job) -> str:
         host.write(CONF, "# Written by rekindle: this host was restored to other hardware.\nMODULES=most\n")
         host.write(MODULES, with_modules(host.read(MODULES) or "", modules))
         _run(job, host, ["update-initramfs", "-u", "-k", "all"])
+        # That one passes over a kernel without an initramfs and says nothing. The newest is what starts.
+        if initramfs_of(host, kernels[-1]) is None:
+            _run(job, host, ["update-initramfs", "-c", "-k", kernels[-1]])
     elif host.program("dracut"):
         words = ["--add-drivers", " ".join(modules)] if modules else []
         # A configuration may say hostonly="yes", and carry the old root and its disk's name into the initramfs.

@@ -155,6 +155,7 @@ def kernel(root: Path, version: str) -> None:
 def test_initramfs_tools_gets_modules_and_is_run_for_every_kernel(tmp_path: Path) -> None:
     kernel(tmp_path, "6.1.0-9")
     write(tmp_path, {"/usr/sbin/update-initramfs": "", "/etc/initramfs-tools/modules": "# mine\n"})
+    write(tmp_path, {"/boot/initrd.img-6.1.0-9": "old"})
     fake = FakeRunner()
     with use_runner(fake):
         initramfs.rebuild(make_job(tmp_path)[0])
@@ -162,6 +163,17 @@ def test_initramfs_tools_gets_modules_and_is_run_for_every_kernel(tmp_path: Path
     assert fake.calls[-1][:2] == ("chroot", str(tmp_path))
     assert "MODULES=most" in (tmp_path / "etc/initramfs-tools/conf.d/zz-rekindle").read_text()
     assert (tmp_path / "etc/initramfs-tools/modules").read_text().splitlines()[2:4] == ["nvme", "nvme_core"]
+
+
+def test_a_kernel_without_an_initramfs_gets_one(tmp_path: Path) -> None:
+    kernel(tmp_path, "6.1.0-9")
+    write(tmp_path, {"/usr/sbin/update-initramfs": ""})
+    fake = FakeRunner()
+    with use_runner(fake):
+        initramfs.rebuild(make_job(tmp_path)[0])
+    assert [call[-4:] for call in fake.calls[-2:]] == [
+        ("update-initramfs", "-u", "-k", "all"), ("update-initramfs", "-c", "-k", "6.1.0-9"),
+    ]  # fmt: skip
 
 
 def test_dracut_is_told_to_be_general(tmp_path: Path) -> None:

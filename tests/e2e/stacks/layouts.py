@@ -270,7 +270,7 @@ tar -xf {root_tar} -C /mnt
 ln -sf /proc/self/mounts /mnt/etc/mtab
 for f in dev dev/pts proc sys run; do mount --bind /$f /mnt/$f; done
 echo 'root:{ROOT_PASSWORD}' | chroot /mnt chpasswd
-chroot /mnt update-initramfs -u -k all
+chroot /mnt update-initramfs -c -k all
 for d in $GRUB; do chroot /mnt grub-install --target=i386-pc $d; done
 chroot /mnt update-grub
 sync
