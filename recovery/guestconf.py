@@ -30,12 +30,15 @@ def options(value: str, first: str = "") -> dict[str, str]:
 
 
 def devices_of(settings: dict[str, str]) -> list[str]:
-    """What of the host a VM is given, in words: ``PCI 0000:01:00``, ``USB 046d:c52b``."""
+    """What of the host a guest is given, in words, by key: ``hostpci0: PCI 0000:01:00``, ``scsi1: /dev/sdb``."""
     found = []
     for key, value in settings.items():
         words = options(value, "host")
+        first = words.get("host") or words.get("mapping", "")
         if re.fullmatch(r"hostpci\d+", key):
-            found.append(f"PCI {words.get('host') or words.get('mapping', '?')}")
-        elif re.fullmatch(r"usb\d+", key) and words.get("host", "spice") != "spice":
-            found.append(f"USB {words['host']}")
+            found.append(f"{key}: PCI {first or '?'}")
+        elif re.fullmatch(r"usb\d+", key) and first not in ("", "spice"):
+            found.append(f"{key}: USB {first}")
+        elif re.fullmatch(r"(?:scsi|virtio|sata|ide|mp|dev)\d+|rootfs", key) and first.startswith("/dev/"):
+            found.append(f"{key}: {first}")
     return found

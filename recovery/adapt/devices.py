@@ -143,12 +143,15 @@ def probe(path: str) -> dict[str, str]:
 _BY = {"UUID": "uuid", "LABEL": "label", "PARTUUID": "part_uuid", "PARTLABEL": "part_label"}
 
 
-def resolve(spec: str, nodes: Iterable[Node], disks: Sequence[PointDisk] = (), content: str = "") -> Node | None:
+def resolve(
+    spec: str, nodes: Iterable[Node], disks: Sequence[PointDisk] = (), content: str = "", *, guess: bool = True
+) -> Node | None:
     """The node that a host's name for a device means, or None.
 
     Names that survive (``UUID=``, ``LABEL=``, ``/dev/mapper/vg-lv``, ``/dev/disk/by-uuid/...``) are looked up;
     names that do not (``/dev/sda2``, ``/dev/disk/by-id/...-part2``) are read against the captured ``disks``.
-    ``content`` is the filesystem type that the host expects there: a guess that contradicts it is no answer.
+    ``content`` is the filesystem type that the host expects there: a guess that contradicts it is no answer. Without
+    ``guess`` such a name means something only where the point knows that very name, or the serial number in it.
     """
     spec = spec.strip().strip("\"'")
     nodes = tuple(nodes)
@@ -172,10 +175,10 @@ def resolve(spec: str, nodes: Iterable[Node], disks: Sequence[PointDisk] = (), c
         return next(
             (n for n in nodes if n.kind.startswith("raid") and members.intersection(n.parents or (n.parent,))), None
         )
-    guess = _by_unstable_name(spec, nodes, disks)
+    found = _by_unstable_name(spec, nodes, disks, guess=guess)
     # Swap that a session sleeps in (hibernation) has another signature.
-    here = "swap" if guess and guess.content == "swsuspend" else guess.content if guess else ""
-    return None if content not in ("", "auto", "none") and here and here != content else guess
+    here = "swap" if found and found.content == "swsuspend" else found.content if found else ""
+    return None if content not in ("", "auto", "none") and here and here != content else found
 
 
 def is_unstable(spec: str) -> bool:
@@ -187,8 +190,8 @@ def is_unstable(spec: str) -> bool:
     )
 
 
-def _by_unstable_name(spec: str, nodes: Sequence[Node], disks: Sequence[PointDisk]) -> Node | None:
-    found = _disk_and_number(spec, disks)
+def _by_unstable_name(spec: str, nodes: Sequence[Node], disks: Sequence[PointDisk], *, guess: bool) -> Node | None:
+    found = _disk_and_number(spec, disks, guess=guess)
     if not found:
         return None
     disk, number = found
@@ -199,16 +202,16 @@ def _by_unstable_name(spec: str, nodes: Sequence[Node], disks: Sequence[PointDis
     return next((n for n in nodes if n.disk == disk and n.kind == kind and n.number == number), None)
 
 
-def _disk_and_number(spec: str, disks: Sequence[PointDisk]) -> tuple[str, int] | None:
+def _disk_and_number(spec: str, disks: Sequence[PointDisk], *, guess: bool) -> tuple[str, int] | None:
     """The point's disk name and the partition number (0 = the whole disk) that an unstable name meant."""
     if match := re.fullmatch(r"/dev/((?:s|v|h|xv)d([a-z]+))(\d*)", spec):
         number = int(match[3] or 0)
         index = 0
         for letter in match[2]:
             index = index * 26 + ord(letter) - ord("a") + 1
-        return _pick(disks, f"/dev/{match[1]}", index - 1, number)
+        return _pick(disks, f"/dev/{match[1]}", index - 1 if guess else None, number)
     if match := re.fullmatch(r"/dev/((?:nvme|mmcblk)(\d+)(?:n\d+)?)(?:p(\d+))?", spec):
-        return _pick(disks, f"/dev/{match[1]}", int(match[2]), int(match[3] or 0))
+        return _pick(disks, f"/dev/{match[1]}", int(match[2]) if guess else None, int(match[3] or 0))
     if match := re.fullmatch(r"/dev/disk/by-(id|path)/(.+?)(?:-part(\d+))?", spec):
         number = int(match[3] or 0)
         flat = _flat(match[2])
@@ -216,17 +219,17 @@ def _disk_and_number(spec: str, disks: Sequence[PointDisk]) -> tuple[str, int] |
         if len(named) == 1:
             return named[0].name, number
         # A host's only disk, captured as an image that knows no serial. Otherwise it may be a disk never captured.
-        if len(disks) == 1 and (match[1] == "path" or not (disks[0].serial or disks[0].wwn)):
+        if guess and len(disks) == 1 and (match[1] == "path" or not (disks[0].serial or disks[0].wwn)):
             return disks[0].name, number
     return None
 
 
-def _pick(disks: Sequence[PointDisk], device: str, index: int, number: int) -> tuple[str, int] | None:
-    """By the device it was captured from; where that is not known (an image), the n-th disk."""
+def _pick(disks: Sequence[PointDisk], device: str, index: int | None, number: int) -> tuple[str, int] | None:
+    """By the device it was captured from; where that is not known (an image), the n-th disk, if one may guess."""
     for disk in disks:
         if disk.device == device:
             return disk.name, number
-    if any(disk.device.startswith(device[: len("/dev/sd")]) for disk in disks):
+    if index is None or any(disk.device.startswith(device[: len("/dev/sd")]) for disk in disks):
         return None  # the names of that kind are known, and this is none of them
     return (disks[index].name, number) if index < len(disks) else None
 

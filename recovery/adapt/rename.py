@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from recovery.adapt.devices import Node, is_unstable, resolve
@@ -17,6 +18,7 @@ from recovery.adapt.names import (
     rewrite_parameters,
     rewrite_resume,
 )
+from recovery.commands import run
 
 TITLE = "Replace disk names that changed"
 
@@ -52,6 +54,7 @@ def rename(job: Job) -> str:
         )
         return is_unstable(spec) or (former and "PARTUUID" in spec.upper())
 
+    _end_hibernation(job)
     pin_command_line(job, host)
     _apply(job, "/etc/fstab", lambda text: rewrite_fstab(text, lookup, lost))
     _apply(job, "/etc/crypttab", lambda text: rewrite_crypttab(text, lookup, lost))
@@ -73,6 +76,18 @@ def rename(job: Job) -> str:
     if host.exists("/etc/multipath/wwids") and any(m.spec.startswith("/dev/mapper/mpath") for m in mounts):
         job.warn("fstab uses multipath names (/dev/mapper/mpath...), which the new disks may not get.")
     return "Disk names are stable." if len(job.changes) > before else "All disk names were stable."
+
+
+def _end_hibernation(job: Job) -> None:
+    """A session that sleeps in swap remembers filesystems as they were: woken, it would write over what is adapted.
+    Its image goes, and the swap area keeps its UUID and label."""
+    for number, node in enumerate(job.nodes):
+        if node.content != "swsuspend":
+            continue
+        label = ["-L", node.label] if node.label else []
+        run(["mkswap", "-U", node.uuid, *label, node.path])
+        job.nodes = (*job.nodes[:number], dataclasses.replace(node, content="swap"), *job.nodes[number + 1 :])
+        job.changed(f"The session that slept in {node.path} (hibernation) was given up: the host starts anew.")
 
 
 def _has_child(node: Node, nodes: tuple[Node, ...]) -> bool:

@@ -74,9 +74,9 @@ def _uefi(request: AdaptRequest) -> bool:
     return is_linux(request) and firmware_of(request) == "uefi"
 
 
-def _may_have_vms(request: AdaptRequest) -> bool:
-    """Without a point the host itself has to tell."""
-    return is_linux(request) and (not request.point.id or bool(request.point.body.vms))
+def _linux_of_a_point(request: AdaptRequest) -> bool:
+    """In a repair nothing moved, and every name means what it meant."""
+    return is_linux(request) and bool(request.point.id)
 
 
 def _windows_by_uefi(request: AdaptRequest) -> bool:
@@ -125,13 +125,6 @@ STEPS: tuple[Step, ...] = (
     Step("adapt.names", rename.TITLE, rename.rename, "fstab, crypttab, kernel command lines", is_linux),
     Step("adapt.network", network.TITLE, network.bring_up, "Names and addresses of network cards", is_linux),
     Step(
-        "adapt.vms",
-        vms.TITLE,
-        vms.see_to_vms,
-        "Device names in VMs' definitions; which start by themselves",
-        _may_have_vms,
-    ),
-    Step(
         "adapt.initramfs",
         initramfs.TITLE,
         initramfs.rebuild,
@@ -146,6 +139,13 @@ STEPS: tuple[Step, ...] = (
         is_linux,
     ),
     Step("adapt.selinux", selinux.TITLE, selinux.relabel, "/.autorelabel, where SELinux is on", is_linux),
+    Step(
+        "adapt.vms",
+        vms.TITLE,
+        vms.see_to_vms,
+        "Device names in VMs' definitions; which start by themselves",
+        _linux_of_a_point,
+    ),
     Step("adapt.prove", prove.TITLE, prove.prove, applies=is_linux),
 )
 

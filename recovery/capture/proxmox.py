@@ -49,9 +49,12 @@ def read_guests(tree: Tree, find_disk: FindDisk) -> tuple[list[VirtualMachine], 
         files = _files(tree)
     except (OSError, sqlite3.Error, ValueError, TypeError) as error:
         return [], [f"The guests of Proxmox in {DATABASE} cannot be read: {error}."]
-    nodes = {match[1] for path in files if (match := _GUEST.fullmatch(path))}
+    nodes = {name for path in files if (name := path.removeprefix("nodes/")) != path and "/" not in name}
     own = tree.text("/etc/hostname").strip().partition(".")[0]
     node = next(iter(nodes)) if len(nodes) == 1 else own
+    if nodes and node not in nodes:
+        return [], [f"Which of the Proxmox nodes {', '.join(sorted(nodes))} this host ('{own}') is is not known: "
+                    "its guests are not in the point's list."]  # fmt: skip
     storages = parse_storages(files.get("storage.cfg", ""))
     found: list[tuple[int, VirtualMachine]] = []
     for path, text in files.items():
@@ -63,8 +66,8 @@ def read_guests(tree: Tree, find_disk: FindDisk) -> tuple[list[VirtualMachine], 
 
 
 def _files(tree: Tree) -> dict[str, str]:
-    """Path below ``/etc/pve`` -> text, of the files that are looked at. Raises OSError, sqlite3.Error, and ValueError
-    or TypeError for a table of another kind."""
+    """Path below ``/etc/pve`` -> text, of the files that are looked at; the nodes' folders too. Raises OSError,
+    sqlite3.Error, and ValueError or TypeError for a table of another kind."""
     with tempfile.TemporaryDirectory(prefix="rekindle-pve-") as folder:
         copy = Path(folder) / "config.db"
         for suffix in ("", "-wal"):
@@ -78,14 +81,17 @@ def _files(tree: Tree) -> dict[str, str]:
         with contextlib.closing(sqlite3.connect(copy)) as database:
             # What a captured disk holds is not trusted: its schema calls nothing.
             database.execute("PRAGMA trusted_schema = OFF")
+            # Nor is a view run, which may never end.
+            kind = database.execute("SELECT type FROM sqlite_master WHERE name = 'tree'").fetchone()
+            if kind != ("table",):
+                raise ValueError("it has no table of files")
             rows = database.execute("SELECT inode, parent, name, data FROM tree WHERE inode != 0").fetchall()
     places = {int(inode): (int(parent), str(name)) for inode, parent, name, _ in rows}
     found = {}
-    for inode, _, name, data in rows:
-        if str(name).endswith((".conf", ".cfg")):
-            path = _path(int(inode), places)
-            if path == "storage.cfg" or _GUEST.fullmatch(path):
-                found[path] = bytes(data or b"").decode()
+    for inode, _, _, data in rows:
+        path = _path(int(inode), places)
+        if path == "storage.cfg" or _GUEST.fullmatch(path) or re.fullmatch(r"nodes/[^/]+", path):
+            found[path] = data.decode("utf-8", "replace") if isinstance(data, bytes) else ""
     return found
 
 
@@ -149,8 +155,12 @@ def _disk(target: str, value: str, storages: Mapping[str, Storage]) -> VmDisk | 
         return VmDisk(target=target, source=volume) if volume.startswith("/dev/") else None
     name, _, inside = volume.partition(":")
     storage = storages.get(name, Storage(""))
+    # A linked clone names its base first: base-9-disk-0.qcow2/100/vm-100-disk-0.qcow2.
+    inside = "/".join(inside.split("/")[-2:])
     kind = re.search(r"\.(qcow2|raw|vmdk|subvol)$", inside)
     form = kind[1] if kind else "raw"
+    if storage.kind == "btrfs" and form == "raw":
+        inside = f"{inside.removesuffix('.raw')}/disk.raw"
     if storage.kind in _FOLDERS and storage.words.get("path"):
         return VmDisk(target=target, source=f"{storage.words['path'].rstrip('/')}/images/{inside}", format=form)
     if storage.kind in ("lvm", "lvmthin") and storage.words.get("vgname"):
@@ -161,4 +171,4 @@ def _disk(target: str, value: str, storages: Mapping[str, Storage]) -> VmDisk | 
 
 
 def _number(text: str, default: int) -> int:
-    return int(text) if text.isdecimal() else default
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else default

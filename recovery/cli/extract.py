@@ -146,7 +146,12 @@ def _show_report(report: Report, *, as_json: bool) -> None:
     for warning in report.warnings:
         click.echo(f"warning: {warning}")
     if vm.definition:
-        taken = "'virsh define' takes it" if vm.definition.endswith(".xml") else "Proxmox takes it in /etc/pve"
-        click.echo(f"{vm.definition}: its definition, with the old paths; {taken} when they are right.")
+        taken = "'virsh define' takes it when they are right"
+        if not vm.definition.endswith(".xml"):
+            taken = (
+                "Proxmox takes it as /etc/pve/qemu-server/NUMBER.conf (a container's as /etc/pve/lxc/NUMBER.conf) "
+                "when they are right; its snapshots, from the first [ on, are not in these disks"
+            )
+        click.echo(f"{vm.definition}: its definition, with the old paths; {taken}.")
     if report.go_on:
         click.echo(f"to go on: {report.go_on}")

@@ -10,7 +10,7 @@ from blake3 import blake3
 from recovery.format.point import Point, PointDisk
 from recovery.machine.model import Machine
 from recovery.plan import checks
-from recovery.plan.check_stack import check_arrays, check_encryption, check_key_memory
+from recovery.plan.check_stack import check_arrays, check_encryption, check_hibernation, check_key_memory
 from recovery.plan.check_vms import check_vms
 from recovery.plan.firmware import Conversion, conversion
 from recovery.plan.growth import candidates, landings
@@ -55,6 +55,7 @@ def build_plan(
         *check_arrays(point, choices),
         *check_encryption(point, choices),
         *check_key_memory(point, machine, choices),
+        *check_hibernation(point, choices),
         *checks.check_adaptation(pairs, choices),
         *check_growth(pairs, choices, growth),
         *check_journals(point, pairs, laid_out),

@@ -125,6 +125,19 @@ def check_key_memory(point: Point, machine: Machine, choices: Choices) -> Iterat
             )
 
 
+def check_hibernation(point: Point, choices: Choices) -> Iterator[Problem]:
+    """A Linux that was put to sleep before it was captured."""
+    asleep = [place for place, content in contents_by_place(point).items() if content.kind == "swsuspend"]
+    if asleep and choices.adapt:
+        yield Problem(
+            severity="warning",
+            code="hibernated",
+            what=f"A session of the host sleeps in {' and '.join(asleep)} (hibernation); it is given up.",
+            why="It remembers the filesystems as they were, and they change when the host is made to start here.",
+            todo="Go on if what was open is not needed. A restore without adaptation keeps it, for the same machine.",
+        )
+
+
 def array_members(point: Point, array: MdArray) -> list[str]:
     """Where the members of an array lie that the point has: ``disk1:2``, or ``disk1`` for a whole disk."""
     if array.members:

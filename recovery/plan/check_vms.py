@@ -6,6 +6,7 @@ said now, with the remedy, instead of by libvirt at its start.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def needs_of(vm: VirtualMachine) -> Needs:
 def _of_proxmox(vm: VirtualMachine) -> Needs:
     facts = current(vm.definition)
     if vm.manager == "proxmox-container":
-        return Needs()
+        return Needs(devices=tuple(devices_of(facts)))
     words = options(facts.get("cpu", ""), "cputype")
     model = words.get("cputype", "")
     changes = words.get("flags", "").split(";")
@@ -63,9 +64,10 @@ def _of_domain(definition: str) -> Needs:
         return Needs()
     cpu = root.find("cpu")
     model, flags = "", set[str]()
-    if cpu is not None:
+    if cpu is not None and cpu.get("check") != "none":
         model = _model(cpu)
-        dropped = {f.get("name", "") for f in cpu.iterfind("feature") if f.get("policy") in ("disable", "forbid")}
+        given_up = ("disable", "forbid", "optional", "force")
+        dropped = {f.get("name", "") for f in cpu.iterfind("feature") if f.get("policy") in given_up}
         flags = set(flags_of_model(model)) - {flag_of_feature(name) for name in dropped}
         wanted = (f.get("name", "") for f in cpu.iterfind("feature") if f.get("policy", "require") == "require")
         flags |= {flag for name in wanted if (flag := flag_of_feature(name))}
@@ -83,7 +85,7 @@ def _of_domain(definition: str) -> Needs:
 def _model(cpu: ET.Element) -> str:
     """The model whose features libvirt demands; the modes of the host's own processor fit everywhere."""
     found = cpu.find("model")
-    if found is None or cpu.get("mode", "custom") != "custom" or cpu.get("check") == "none":
+    if found is None or cpu.get("mode", "custom") != "custom":
         return ""
     return (found.text or "").strip()
 
@@ -94,7 +96,7 @@ def parse_cpuset(text: str) -> set[int]:
     for word in text.replace(" ", "").split(","):
         first, _, last = word.lstrip("^").partition("-")
         # Nobody has more; a definition that says so must not cost memory.
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) > 1 << 16:
+        if any(not re.fullmatch(r"[0-9]{1,5}", number) for number in (first, last or first)):
             continue
         numbers = set(range(int(first), int(last or first) + 1))
         found = found - numbers if word.startswith("^") else found | numbers
@@ -104,10 +106,10 @@ def parse_cpuset(text: str) -> set[int]:
 #: What to do, with libvirt and with Proxmox.
 _REMEDIES = {
     "vm-passthrough": (
-        "Where its address is one of this machine, a VM is not started with the host any more: give it this machine's "
-        "device, or none ('virsh edit'), then 'virsh autostart'.",
-        "Proxmox starts such a VM with the host: at the first start give the host's kernel the parameter "
-        "systemd.mask=pve-guests.service, and take the device out of the VM ('qm set NUMBER --delete hostpci0').",
+        "Give it this machine's device, or none ('virsh edit'). One that would take the controller of the host's own "
+        "disk, or its network card, is not started with the host until then ('virsh autostart').",
+        "Proxmox starts such a guest with the host: at the first start give the host's kernel the parameter "
+        "systemd.mask=pve-guests.service, and take the device out of the guest ('qm set NUMBER --delete KEY').",
     ),
     "vm-processor": (
         "Afterwards, for each: 'virsh edit NAME', <cpu mode='host-model'/>.",
@@ -115,7 +117,7 @@ _REMEDIES = {
     ),
     "vm-memory": (
         "Put more memory in, or decide which of them start ('virsh autostart --disable', 'virsh setmem').",
-        "Put more memory in, or decide which of them start ('qm set NUMBER --onboot 0', '--memory').",
+        "Put more memory in, or decide which of them start ('qm set' or 'pct set NUMBER --onboot 0', '--memory').",
     ),
     "vm-pinned": (
         "Afterwards, for each: 'virsh edit NAME', and take the cpuset words out or change them.",

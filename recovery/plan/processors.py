@@ -26,7 +26,7 @@ _MODELS: dict[str, tuple[str, str]] = {
     "Cooperlake": ("Cascadelake-Server", "avx512_bf16"),
     "Icelake-Server": ("Skylake-Server", "avx512_vnni avx512vbmi avx512_vbmi2 gfni vaes vpclmulqdq la57"),
     "SapphireRapids": ("Icelake-Server", "avx512_bf16 amx_tile amx_int8 sha_ni"),
-    "GraniteRapids": ("SapphireRapids", "amx_fp16"),
+    "GraniteRapids": ("SapphireRapids", ""),
     "Opteron_G1": ("", "lahf_lm"),
     "Opteron_G2": ("Opteron_G1", "cx16"),
     "Opteron_G3": ("Opteron_G2", "sse4a misalignsse popcnt"),
@@ -45,6 +45,7 @@ _MODELS: dict[str, tuple[str, str]] = {
 
 #: Libvirt's names of features that Linux calls otherwise.
 _FEATURES = {"pclmuldq": "pclmulqdq", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "avx512-vnni": "avx512_vnni",
+             "avx512vnni": "avx512_vnni",
              "avx512-bf16": "avx512_bf16", "avx512-vbmi2": "avx512_vbmi2", "sha-ni": "sha_ni",
              "amx-tile": "amx_tile", "amx-int8": "amx_int8", "nrip-save": "nrip_save"}  # fmt: skip
 _KNOWN = {flag for _, flags in _MODELS.values() for flag in flags.split()} | {

@@ -13,7 +13,7 @@ def lay_database(folder: Path, files: dict[str, str], *, hostname: str = "pve1")
     after a power cut."""
     database = folder / DATABASE.lstrip("/")
     database.parent.mkdir(parents=True)
-    (folder / "etc").mkdir(exist_ok=True)
+    (folder / "etc").mkdir(parents=True, exist_ok=True)
     (folder / "etc/hostname").write_text(f"{hostname}\n")
     connection = sqlite3.connect(database)
     connection.execute("PRAGMA journal_mode=WAL")

@@ -76,11 +76,23 @@ def test_steps_by_name_bring_what_they_need() -> None:
     assert [s.name for s in to_run(asked, ["bootloader"])] == ["settle", "assemble", "mount", "bootloader"]
     assert [s.name for s in to_run(asked, ["adapt.tables"])] == ["settle", "tables"]
     assert [s.name for s in to_run(asked, ["grow", "names"])] == ["settle", "grow", "mount", "names"]
-    assert to_run(asked) == tuple(step for step in STEPS if not step.name.startswith(("windows", "vms")))
+    assert to_run(asked) == tuple(step for step in STEPS if not step.name.startswith("windows"))
     same = [s.name for s in to_run(request("bios", "bios"))]
     assert "room" not in same and "esp" not in same
     with pytest.raises(UsageError, match="no step 'x'"):
         find("x")
+
+
+def test_a_session_that_sleeps_in_swap_is_given_up(tmp_path: Path) -> None:
+    write(tmp_path, {"etc/fstab": "UUID=r / ext4 x 0 1\n", "etc/kernel/cmdline": "root=UUID=r resume=UUID=s\n"})
+    job = job_for(tmp_path, request("uefi", "uefi"))
+    asleep = Node("/dev/nvme0n1p3", "part", 9, "disk1", 3, "swsuspend", "s", "swap0", parent="/dev/nvme0n1")
+    job.nodes = (*job.nodes, asleep)
+    with use_runner(fake := FakeRunner()):
+        rename.rename(job)
+    assert ("mkswap", "-U", "s", "-L", "swap0", "/dev/nvme0n1p3") in fake.calls
+    assert job.nodes[-1].content == "swap" and "given up" in job.changes[0]
+    assert "resume=UUID=s" in (tmp_path / "etc/kernel/cmdline").read_text()
 
 
 def test_fstab_gets_one_line_for_the_esp() -> None:

@@ -89,6 +89,13 @@ def test_the_guests_of_this_node_are_found_by_number(tmp_path: Path) -> None:
     assert Path(tmp_path / f"{DATABASE.lstrip('/')}-wal").stat().st_size > 0
 
 
+def test_the_guests_of_other_nodes_are_not_this_ones(tmp_path: Path) -> None:
+    files = {**FILES, "nodes/pve3/pve-ssl.pem": "x"}
+    assert read_guests(Tree({"/": lay_database(tmp_path / "a", files, hostname="pve3")}), nowhere) == ([], [])
+    guests, (problem,) = read_guests(Tree({"/": lay_database(tmp_path / "b", files, hostname="other")}), nowhere)
+    assert guests == [] and "pve1, pve2, pve3" in problem
+
+
 def test_a_node_that_was_renamed_is_the_only_one(tmp_path: Path) -> None:
     files = {path: text for path, text in FILES.items() if "pve2" not in path}
     assert len(read_guests(Tree({"/": lay_database(tmp_path, files, hostname="other")}), nowhere)[0]) == 3
@@ -108,6 +115,14 @@ def test_no_proxmox_and_a_damaged_one(tmp_path: Path) -> None:
         other.commit()
     guests, (problem,) = read_guests(Tree({"/": tmp_path}), nowhere)
     assert guests == [] and "cannot be read" in problem
+    file.unlink()
+    with contextlib.closing(sqlite3.connect(file)) as endless:
+        endless.execute(
+            "CREATE VIEW tree AS WITH RECURSIVE n(inode) AS (SELECT 1 UNION ALL SELECT inode + 1 FROM n) "
+            "SELECT inode, 0 AS parent, 'x' AS name, NULL AS data FROM n"
+        )
+        endless.commit()
+    assert "no table of files" in read_guests(Tree({"/": tmp_path}), nowhere)[1][0]
     file.unlink()
     file.symlink_to("/dev/zero")
     assert read_guests(Tree({"/": tmp_path}), nowhere) == ([], [])
@@ -138,6 +153,15 @@ def test_a_container() -> None:
     assert (guest.name, guest.memory, guest.autostart) == ("101-mail", 1024 * MIB, False)
     assert [(disk.target, disk.source) for disk in guest.disks] == [
         ("mp1", "/dev/zvol/rpool/data/subvol-101-disk-1"), ("rootfs", "/srv/pve/images/101/vm-101-disk-0.raw"),
+    ]  # fmt: skip
+
+
+def test_linked_clones_and_btrfs_lie_where_proxmox_puts_them() -> None:
+    storages = parse_storages("btrfs: pool\n\tpath /pool\n")
+    text = "scsi0: local:9/base-9-disk-0.qcow2/100/vm-100-disk-0.qcow2\nscsi1: pool:100/vm-100-disk-1.raw\n"
+    vm = parse_guest(100, text, storages, nowhere, container=False)
+    assert [disk.source for disk in vm.disks] == [
+        "/var/lib/vz/images/100/vm-100-disk-0.qcow2", "/pool/images/100/vm-100-disk-1/disk.raw",
     ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from recovery.plan.check_stack import (
     array_members,
     check_arrays,
     check_encryption,
+    check_hibernation,
     check_key_memory,
     fewest,
     luks_volumes,
@@ -51,6 +52,13 @@ def found(problems: Any) -> list[tuple[str, str]]:
 
 def encrypted(**body: Any) -> Point:
     return point(with_content("disk1", LUKS), system=NOWHERE, **body)
+
+
+def test_a_host_that_sleeps_is_told_that_its_session_goes() -> None:
+    asleep = point(with_content("disk1", Content(kind="swsuspend", uuid="s")))
+    assert found(check_hibernation(asleep, choices(disk1="x"))) == [("warning", "hibernated")]
+    assert found(check_hibernation(asleep, choices(adapt=False, disk1="x"))) == []
+    assert found(check_hibernation(point(), choices(disk1="x"))) == []
 
 
 def test_a_luks_root_needs_its_passphrase_or_a_decision() -> None:

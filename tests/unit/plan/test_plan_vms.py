@@ -79,7 +79,8 @@ def test_what_the_definition_gives_up_is_not_asked_for() -> None:
     off = "".join(f"<feature policy='disable' name='{name}'/>" for name in ("adx", "rdseed", "smap"))
     assert [p.code for p in problems(vm(wanted.format("")))] == ["vm-processor"]
     assert problems(vm(wanted.format(off))) == []
-    assert problems(vm("<cpu mode='custom' check='none'><model>Broadwell</model></cpu>")) == []
+    forced = "<feature policy='require' name='avx512f'/>"
+    assert problems(vm(f"<cpu mode='custom' check='none'><model>Broadwell</model>{forced}</cpu>")) == []
     assert problems(vm("<cpu mode='custom'><model>NoSuchModel</model></cpu>")) == []
 
 
@@ -112,13 +113,17 @@ def test_a_definition_that_is_no_xml_asks_for_nothing() -> None:
 
 def test_guests_of_proxmox_are_judged_by_their_own_files() -> None:
     text = "cpu: x86-64-v4,flags=+aes;-avx512f\nhostpci0: 0000:01:00,pcie=1\nusb0: host=046d:c52b\naffinity: 2,9\n"
-    text += "usb1: spice\n[before]\nhostpci1: 0000:02:00\n"
+    text += "usb1: spice\nscsi1: /dev/sdb,size=1T\nscsi0: local:1/a.raw\nusb2: mapping=dongle\n"
+    text += "[before]\nhostpci1: 0000:02:00\n"
     guest = VirtualMachine(name="100-web", memory=GIB, manager="proxmox", definition=text)
     found = {problem.code: problem for problem in problems(guest)}
     assert set(found) == {"vm-processor", "vm-pinned", "vm-passthrough"}
     assert "100-web (x86-64-v4: avx512bw" in found["vm-processor"].what and "qm set" in found["vm-processor"].todo
     assert "avx512f" not in found["vm-processor"].what
-    assert "100-web (PCI 0000:01:00, USB 046d:c52b)" in found["vm-passthrough"].what
+    assert (
+        "100-web (hostpci0: PCI 0000:01:00, usb0: USB 046d:c52b, scsi1: /dev/sdb, usb2: USB dongle)"
+        in found["vm-passthrough"].what
+    )
     assert "pve-guests.service" in found["vm-passthrough"].todo and "virsh" not in found["vm-passthrough"].todo
     container = VirtualMachine(name="101-ct", memory=GIB, manager="proxmox-container", definition="cores: 2\n")
     assert problems(container, processor=("lm",)) == []
