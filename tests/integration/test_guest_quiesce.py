@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from recovery.capture.live.capture import capture_live
@@ -146,6 +147,8 @@ def test_without_libvirt_all_are_as_after_a_power_cut() -> None:
         quiescer.after()
     assert quiescer.found == {"web": ("crash", "The program 'virsh' is not installed")}
     assert [each.consistency for each in with_consistency([vm("web", 1)], None)] == ["crash"]
+    other = msgspec.structs.replace(vm("web", 1), manager="proxmox")
+    assert "Proxmox" in with_consistency([other], {"web": ("application", "")})[0].unquiesced
 
 
 # --- the watchdog ----------------------------------------------------------------------------------------------------

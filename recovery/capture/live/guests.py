@@ -206,5 +206,7 @@ def with_consistency(
     changed = []
     for vm in vms:
         consistency, why = classes.get(vm.name, default)
+        if vm.manager != "libvirt":
+            consistency, why = "crash", "guests of Proxmox are not asked"
         changed.append(msgspec.structs.replace(vm, consistency=consistency, unquiesced=why))
     return changed
