@@ -157,8 +157,12 @@ def _storage(hardware: Hardware) -> list[str]:
     first = 1 if hardware.cdrom or hardware.usb or hardware.kernel or hardware.tap else 0
     buses = {disk.bus for disk in hardware.disks}
     if hardware.cdrom:
-        # i440fx has the two channels of its PIIX, the disks' AHCI is a card of its own there.
+        # i440fx has the two channels of its PIIX, the disks' AHCI is a card of its own there. OVMF leaves the channels
+        # switched off when it starts a kernel from outside, and Linux finds no drive then: its drive gets a card too.
         drive = "ide-cd,bus=ide.5" if hardware.chipset == "q35" else "ide-cd,bus=ide.1"
+        if hardware.chipset == "i440fx" and hardware.firmware != "bios":
+            argv += ["-device", "ich9-ahci,id=cdahci,addr=0x16"]
+            drive = "ide-cd,bus=cdahci.0"
         argv += ["-drive", f"if=none,id=cd,media=cdrom,readonly=on,format=raw,file={hardware.cdrom}"]
         # A kernel that QEMU loads is the first in the boot order already.
         argv += ["-device", f"{drive},drive=cd" + ("" if hardware.kernel else ",bootindex=0")]
