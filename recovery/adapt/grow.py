@@ -109,9 +109,11 @@ def _why_not_growable(job: Job, path: str, content: str) -> str:
     if content == "linux_raid_member":
         facts = run(["mdadm", "--examine", "--export", path], check=False).stdout
         found = dict(line.partition("=")[::2] for line in facts.splitlines())
-        # Older superblocks lie at the end of the partition: in a larger one they would not be found again.
-        if found.get("MD_METADATA") not in ("1.1", "1.2"):
-            return f"md's superblock of version {found.get('MD_METADATA', '?')} lies at its end"
+        # Older superblocks lie at the end of the partition: in a larger one they would not be found again. It is blkid
+        # that knows: mdadm tells the version of arrays that run, not of a member.
+        version = probe(path).get("VERSION", "?")
+        if version not in ("1.1", "1.2"):
+            return f"md's superblock of version {version} lies at its end"
         return "" if found.get("MD_LEVEL") == "raid1" else f"an md array of level {found.get('MD_LEVEL')} is not grown"
     if content == "ntfs":
         return ntfs.why_not_writable(path)

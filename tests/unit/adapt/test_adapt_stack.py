@@ -266,17 +266,22 @@ def test_whose_the_room_of_a_group_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "why"),
+    ("version", "level", "why"),
     [
-        ("MD_METADATA=1.2\nMD_LEVEL=raid1\n", ""),
-        ("MD_METADATA=1.0\nMD_LEVEL=raid1\n", "superblock of version 1.0 lies at its end"),
-        ("MD_METADATA=1.2\nMD_LEVEL=raid5\n", "level raid5 is not grown"),
-        ("", "superblock of version ?"),
+        ("1.2", "raid1", ""),
+        ("1.0", "raid1", "superblock of version 1.0 lies at its end"),
+        ("1.2", "raid5", "level raid5 is not grown"),
+        ("", "raid1", "superblock of version ?"),
     ],
 )
-def test_which_array_members_grow(facts: str, why: str) -> None:
+def test_which_array_members_grow(version: str, level: str, why: str) -> None:
+    # As mdadm 4.4 and libblkid 2.41 print them.
+    facts = f"MD_LEVEL={level}\nMD_DEVICES=2\nMD_NAME=host:root\nMD_UUID=8da6885b:5494846b:b8cf872b:c7e72e07\n"
+    told = "UUID=8da6885b-5494-846b-b8cf-872bc7e72e07\nTYPE=linux_raid_member\n"
+    told += f"VERSION={version}\n" if version else ""
     job = make_job((), SystemFacts())
-    with use_runner(FakeRunner({("mdadm", "--examine"): Completed((), 0, facts)})):
+    answers = {("mdadm", "--examine"): Completed((), 0, facts), ("blkid",): Completed((), 0, told)}
+    with use_runner(FakeRunner(answers)):
         said = grow._why_not_growable(job, "/dev/sda2", "linux_raid_member")
     assert (why in said) if why else said == ""
     assert grow._why_not_growable(job, "/dev/sda2", "crypto_LUKS") == "the encrypted volume on it is not opened"
