@@ -41,7 +41,12 @@ def grow(job: Job) -> str:
         job.warn(warning)
     _tell_degraded(job)
     before = len(job.changes)
+    arrays: set[str] = set()
     for node in grown:
+        array = next((n.path for n in job.nodes if n.kind.startswith("raid") and n.lies_on(node.path)), "")
+        if array in arrays:
+            continue  # by its first member, when all of them had grown
+        arrays |= {array} - {""}
         try:
             _grow_content(job, node)
         except (CommandError, IntegrityError) as error:
