@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from recovery.adapt.host import KEPT, HostTree
 
 _FOLDER = "/etc/libvirt/qemu/autostart"
@@ -22,11 +20,6 @@ def keep_off(host: HostTree, name: str, uuid: str) -> bool:
     done = False
     if link.is_symlink():
         link.rename(aside)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         done = True
     text = host.read(_RAN)
     if text is not None and uuid and uuid in text:

@@ -84,8 +84,10 @@ def _end_hibernation(job: Job) -> None:
     for number, node in enumerate(job.nodes):
         if node.content != "swsuspend":
             continue
-        label = ["-L", node.label] if node.label else []
-        run(["mkswap", "-U", node.uuid, *label, node.path])
+        names = [
+            word for option, value in (("-U", node.uuid), ("-L", node.label)) if value for word in (option, value)
+        ]
+        run(["mkswap", *names, node.path])
         job.nodes = (*job.nodes[:number], dataclasses.replace(node, content="swap"), *job.nodes[number + 1 :])
         job.changed(f"The session that slept in {node.path} (hibernation) was given up: the host starts anew.")
 

@@ -79,12 +79,13 @@ def _finder(job: Job, own: frozenset[str]) -> Find:
 
     def find(spec: str) -> str | Lost:
         by_id = spec.startswith("/dev/disk/by-id/")
-        former = "by-partuuid" in spec and resolve(spec, job.nodes) is None  # of an MBR that is a GPT now
+        node = resolve(spec, job.nodes, disks, guess=False)
+        # Of an MBR that is a GPT now. Any other such name stays: its disk may be one that was not restored.
+        former = "by-partuuid" in spec and node is not None and resolve(spec, job.nodes) is None
         if not (is_unstable(spec) or former) or (by_id and _is_here(spec)):
             return spec
-        node = resolve(spec, job.nodes, disks, guess=False)
         if node is None:
-            return Lost("is on none of the restored disks", not by_id and not former)
+            return Lost("is on none of the restored disks", not by_id)
         if node.path in own:
             return Lost(f"would be {node.path} here, on which the host itself lies", True)
         name = lasting_name(node)

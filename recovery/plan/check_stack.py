@@ -126,7 +126,7 @@ def check_key_memory(point: Point, machine: Machine, choices: Choices) -> Iterat
 
 
 def check_hibernation(point: Point, choices: Choices) -> Iterator[Problem]:
-    """A Linux that was put to sleep before it was captured."""
+    """A Linux that was put to sleep before it was captured, or before it is repaired."""
     asleep = [place for place, content in contents_by_place(point).items() if content.kind == "swsuspend"]
     if asleep and choices.adapt:
         yield Problem(
@@ -134,7 +134,8 @@ def check_hibernation(point: Point, choices: Choices) -> Iterator[Problem]:
             code="hibernated",
             what=f"A session of the host sleeps in {' and '.join(asleep)} (hibernation); it is given up.",
             why="It remembers the filesystems as they were, and they change when the host is made to start here.",
-            todo="Go on if what was open is not needed. A restore without adaptation keeps it, for the same machine.",
+            todo="Go on if what was open is not needed."
+            + (" A restore without adaptation keeps it, for the same machine." if choices.restore else ""),
         )
 
 

@@ -48,7 +48,7 @@ CHECKS: tuple[Check, ...] = (
     Check("adapt", "RAID arrays get the disks that they need", ("md-degraded", "md-incomplete"), writes=True),
     Check("adapt", "what is encrypted can be opened",
           ("luks-secret-missing", "luks-not-adapted", "luks-memory", "luks-key-stays")),
-    Check("adapt", "no session of the host sleeps in swap", ("hibernated",), writes=True, rare=True),
+    Check("adapt", "no session of the host sleeps in swap", ("hibernated",), rare=True),
     Check("adapt", "the passphrase opens it", ("luks-secret-wrong",), asks=True),
     Check("adapt", "the same processor architecture", ("architecture-differs",), devices=True, writes=True),
     Check("adapt", "a boot loader for this machine's firmware",

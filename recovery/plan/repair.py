@@ -12,7 +12,7 @@ from recovery.layout import WINDOWS, SystemFacts
 from recovery.machine.model import Disk, Machine
 from recovery.plan import checks
 from recovery.plan.build import sealed, sorted_problems, told
-from recovery.plan.check_stack import check_encryption
+from recovery.plan.check_stack import check_encryption, check_hibernation
 from recovery.plan.firmware import check_repaired, missing_boot
 from recovery.plan.model import Choices, DiskAssignment, PlanStep, Problem, RestorePlan
 from recovery.plan.names import short_name
@@ -77,6 +77,7 @@ def build_repair(
         *_check_choice(disks, missing),
         *(p for pair in pairs for p in _check_disk(*pair, machine)),
         *check_encryption(point, choices),
+        *check_hibernation(point, choices),
         *check_repaired(point, tuple(pairs), machine, choices),
     ]
     steps = [

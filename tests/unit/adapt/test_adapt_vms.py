@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from recovery.commands import Completed, FakeRunner, use_runner
 from recovery.domain import parse, pci_addresses
 from recovery.format.point import Point, PointBody, PointDisk, PointHeader
 from recovery.machine.model import Disk, Machine, Nic
+from recovery.machine.partuuid import gpt_guid
 
 SYSTEM = Node("/dev/nvme0n1", "disk", 100, "disk1")
 ROOT = Node("/dev/nvme0n1p1", "part", 80, "disk1", 1, "ext4", "root-uuid", parent="/dev/nvme0n1", part_uuid="p-1")
@@ -56,7 +58,7 @@ def define(root: Path, name: str, text: str) -> Path:
 
 def adapted(
     root: Path, sysfs: Path, *, disks: tuple[PointDisk, ...] = DISKS, here: tuple[str, ...] = (), links: str = LINKS,
-    point: str = "p",
+    point: str = "p", part: Node = PART,
 ) -> Job:  # fmt: skip
     """The job after the step ran twice on a machine with this ``sysfs``; ``here``: names of devices that exist."""
     header = PointHeader(version=1, repository="r", host="h", created=0)
@@ -64,7 +66,7 @@ def adapted(
     nic = Nic(name="enp5s0", mac="52:54:00:00:00:01", slot="0000:05:00.0")
     target = Disk(id="x", path="/dev/nvme0n1", size=1)
     request = AdaptRequest(point=host, targets={"disk1": target}, machine=Machine(nics=(nic,)))
-    job = Job(request, lambda event: None, host=HostTree(root), nodes=(SYSTEM, ROOT, DATA, PART), root=ROOT)
+    job = Job(request, lambda event: None, host=HostTree(root), nodes=(SYSTEM, ROOT, DATA, part), root=ROOT)
     known = Completed((), 0, links)
     with pytest.MonkeyPatch.context() as patch, use_runner(FakeRunner({("udevadm",): known})):
         patch.setattr(vms, "_SYS", sysfs)
@@ -130,6 +132,20 @@ def test_a_name_that_is_true_here_stays_and_one_that_names_nothing_is_only_told(
     (warning,) = adapted(root, tmp_path, here=(san,)).warnings
     assert gone in warning and "is on none of the restored disks" in warning
     assert starts(root, "san") and starts(root, "usb")
+
+
+def test_a_partition_by_its_guid_stays_also_where_its_disk_was_not_restored(root: Path, tmp_path: Path) -> None:
+    define(root, "nas", disk_of("nas", "/dev/disk/by-partuuid/other-guid"))
+    job = adapted(root, tmp_path)
+    assert not job.warnings and not job.changes and starts(root, "nas")
+
+
+def test_a_name_from_before_the_gpt_is_replaced(root: Path, tmp_path: Path) -> None:
+    guid = gpt_guid("1234abcd", 2, "x")
+    file = define(root, "nas", disk_of("nas", "/dev/disk/by-partuuid/1234abcd-02"))
+    part = dataclasses.replace(PART, part_uuid=guid)
+    adapted(root, tmp_path, part=part)
+    assert f"/dev/disk/by-partuuid/{guid}" in file.read_text()
 
 
 def test_a_restored_disk_without_a_lasting_name_is_told_as_such(root: Path, tmp_path: Path) -> None:
