@@ -31,6 +31,18 @@ def test_a_repair_overwrites_nothing() -> None:
     assert "all content is in the repository" not in titles
 
 
+def test_a_session_that_sleeps_on_the_disks_is_told_of() -> None:
+    parts = tuple(
+        msgspec.structs.replace(part, content=msgspec.structs.replace(part.content, kind="swsuspend"))
+        for part in USED.table.partitions
+    )
+    asleep = msgspec.structs.replace(USED, table=msgspec.structs.replace(USED.table, partitions=parts))
+    machine = msgspec.structs.replace(MACHINE, disks=(asleep,))
+    _, plan = build_repair([asleep.path], machine, grow=False, adaptation=STEPS)
+    (told,) = (problem for problem in plan.problems if problem.code == "hibernated")
+    assert told.severity == "warning" and "without adaptation" not in told.todo
+
+
 def test_disks_that_must_not_be_touched_are_refused() -> None:
     assert codes(BUSY.id) == ["target-holds-repository"]
     assert "target-is-boot-medium" in codes(MEDIUM_DISK.id)
