@@ -11,11 +11,12 @@ import pytest
 from rekindle_server import users
 
 from recovery.format import keys
+from tests.support.examples import FEW
 
 # How long an example takes says something about the machine, nothing about the code.
 hypothesis.settings.register_profile("rekindle", deadline=None)
-# ``scripts/test --fast`` (``--hypothesis-profile few``): a glance at what the whole run looks at with 100 examples.
-hypothesis.settings.register_profile("few", deadline=None, max_examples=15)
+# ``scripts/test --fast``: ``--hypothesis-profile few``.
+hypothesis.settings.register_profile("few", deadline=None, max_examples=FEW)
 hypothesis.settings.load_profile("rekindle")
 
 

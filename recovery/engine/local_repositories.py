@@ -147,5 +147,6 @@ def describe_system(folder: Path) -> str:
 
 def _inside(folder: Path, name: str) -> str:
     """A file of the foreign system; a link that leads out of it into ours is not followed."""
-    path = (folder / name).resolve()
-    return read_text(path) if path.is_relative_to(folder.resolve()) else ""
+    # Not Path.resolve(): it raises RuntimeError where links lead round in a circle.
+    path = Path(os.path.realpath(folder / name))
+    return read_text(path) if path.is_relative_to(os.path.realpath(folder)) else ""

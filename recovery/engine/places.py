@@ -141,8 +141,12 @@ def within(top: Path, folder: str) -> Path:
     """The folder below the top of a filesystem; links that lead out of it are refused. Raises UsageError."""
     parts = [part for part in folder.split("/") if part not in ("", ".")]
     path = top.joinpath(*parts)
-    if ".." in parts or not path.resolve().is_relative_to(top.resolve()):
-        raise UsageError(f"'{folder}' leads out of the filesystem.", hint="Type a folder within it, such as vms/web1.")
+    # Not Path.resolve(): it raises RuntimeError where links lead round in a circle; realpath() stops at the link.
+    real = Path(os.path.realpath(path))
+    if ".." in parts or real.is_symlink() or not real.is_relative_to(os.path.realpath(top)):
+        raise UsageError(
+            f"'{folder}' leads out of the filesystem, or nowhere.", hint="Type a folder within it, such as vms/web1."
+        )
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -50,7 +51,8 @@ def save(
             if host is not None:
                 # var/log of the host may be a link; only a real folder inside of it is written to.
                 folder = host.root / "var/log/rekindle"
-                if folder.parent.is_dir() and folder.resolve().is_relative_to(host.root.resolve()):
+                real = Path(os.path.realpath(folder))
+                if folder.parent.is_dir() and real.is_relative_to(os.path.realpath(host.root)):
                     _copy(source, folder)
                     return f"/var/log/rekindle of {state.plan.choices.host}"
     written = {a.target.id for a in state.plan.assignments} if state.plan else set()

@@ -133,3 +133,10 @@ def test_links_out_of_a_foreign_system_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "etc/hostname").symlink_to("/etc/hostname")
     assert describe_system(tmp_path) == "'without a name' (Strange)"
     assert describe_system(tmp_path / "usr") == ""
+
+
+def test_links_that_lead_round_in_a_foreign_system_are_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text("NAME=Strange\n")
+    (tmp_path / "etc/hostname").symlink_to("hostname")
+    assert describe_system(tmp_path) == "'without a name' (Strange)"

@@ -253,6 +253,7 @@ def test_not_asked_for(scene: Scene) -> None:
     assert scene.drive() == Unattended(phase="off", message=NOT_ASKED)
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_answers_on_a_volume_and_a_disk_by_size(scene: Scene, loop: Callable[[Path], str]) -> None:
     """rekindle.toml is read from a real filesystem by its label; a loop device is found by its size and restored."""

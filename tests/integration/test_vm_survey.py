@@ -37,9 +37,9 @@ def partitioned(folder: Path, kind: str, options: str = "") -> Iterator[tuple[Tr
     image = sparse(folder / "disk.img", SIZE)
     sh("sfdisk", "-q", image, input="label: gpt\nstart=2048, size=" + str((SIZE - 2 * MIB) // 512) + "\n")
     device = sh("losetup", "--find", "--show", image).strip()
-    # By hand: some kernels read no partition tables.
-    sh("addpart", device, "1", "2048", str((SIZE - 2 * MIB) // 512))
     try:
+        # By hand: some kernels read no partition tables.
+        sh("addpart", device, "1", "2048", str((SIZE - 2 * MIB) // 512))
         sh(f"mkfs.{kind}", "-q", f"{device}p1")
         (folder / "mnt").mkdir()
         sh("mount", f"{device}p1", folder / "mnt")
@@ -53,8 +53,10 @@ def partitioned(folder: Path, kind: str, options: str = "") -> Iterator[tuple[Tr
         finally:
             sh("umount", folder / ("vms" if kind == "btrfs" else "mnt"))
     finally:
-        remove_partition(device)
-        sh("losetup", "-d", device)
+        try:
+            remove_partition(device)
+        finally:
+            sh("losetup", "-d", device)
 
 
 def remove_partition(device: str) -> None:

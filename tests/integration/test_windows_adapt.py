@@ -69,7 +69,7 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "TARGET", tmp_path / "target")
 
 
-@pytest.mark.parametrize("sleeps", [False, True])
+@pytest.mark.parametrize("sleeps", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_windows_on_a_larger_disk(uefi: WindowsHost, sleeps: bool) -> None:  # noqa: F811
     if sleeps:
         states(uefi, "hibernated")

@@ -23,9 +23,10 @@ from recovery.repository.index import SqliteIndex
 from recovery.repository.repository import Repository
 from tests.integration.capture_images import MIB, sparse
 from tests.support.captures import noise, packs, read_back, take
+from tests.support.examples import examples
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from("abzh"), min_size=1, max_size=9), st.integers(0, MIB - 1))
 def test_every_byte_comes_back(repository: Repository, tmp_path: Path, kinds: list[str], tail: int) -> None:
     """Contents ``a`` and ``b`` repeat, ``z`` are written zeros, ``h`` holes; the last chunk may be partial."""

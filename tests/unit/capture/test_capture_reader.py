@@ -17,6 +17,7 @@ from recovery.capture.reader import SourceReader, chunk_runs
 from recovery.capture.sources import Source
 from recovery.errors import CancelledError, DeviceError, SpaceError
 from recovery.format.point import PointDisk
+from tests.support.examples import examples
 
 CHUNK = 64 * 1024
 
@@ -26,7 +27,7 @@ def source(path: Path, name: str = "disk1", size: int = 0, **identity: str) -> S
     return Source(name, path, path, size, 512, False, identity=Identity(**identity))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.integers(1, 12 * CHUNK), st.lists(st.tuples(st.integers(0, 12 * CHUNK), st.integers(1, 2 * CHUNK)), max_size=4)
 )

@@ -12,6 +12,7 @@ from recovery.errors import IntegrityError
 from recovery.format.chunk import HEADER_SIZE, RAW, ZSTD, FrameDecoder, FrameEncoder, chunk_id, encode_frame, is_zero
 from recovery.format.keys import RepositoryKeys
 from recovery.units import MIB
+from tests.support.examples import examples
 
 KEYS = RepositoryKeys(bytes(range(32)), "ab" * 16)
 plain_bytes = st.one_of(
@@ -22,7 +23,7 @@ plain_bytes = st.one_of(
 
 
 @given(plain_bytes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_frame_gives_back_its_chunk_and_nothing_more(plain: bytes) -> None:
     id = chunk_id(KEYS, plain)
     frame = encode_frame(KEYS, id, plain)
@@ -33,7 +34,7 @@ def test_a_frame_gives_back_its_chunk_and_nothing_more(plain: bytes) -> None:
 
 
 @given(plain_bytes, st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_every_flipped_bit_is_noticed(plain: bytes, data: st.DataObject) -> None:
     id = chunk_id(KEYS, plain)
     frame = bytearray(encode_frame(KEYS, id, plain))
@@ -77,7 +78,7 @@ def test_a_target_that_is_too_small_is_refused() -> None:
 
 
 @given(st.integers(1, 5 * 2**20), st.booleans(), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_zero_is_zero(size: int, dirty: bool, data: st.DataObject) -> None:
     buffer = bytearray(size)
     if dirty:

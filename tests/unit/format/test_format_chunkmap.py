@@ -13,6 +13,7 @@ from recovery.errors import IntegrityError
 from recovery.format.chunkmap import PAGE, UNALLOCATED, ZERO, ChunkMap, Kind, MapBuilder, MapEntry
 from recovery.format.keys import RepositoryKeys
 from recovery.format.mapcodec import MAX_DEPTH, decode_map, encode_map, map_header
+from tests.support.examples import examples
 
 KEYS = RepositoryKeys(bytes(range(32)), "ab" * 16)
 MIB = 2**20
@@ -48,7 +49,7 @@ def content(map: ChunkMap) -> dict[int, Kind | MapEntry]:
 
 
 @given(changes, st.lists(changes, max_size=3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_maps_and_chains_of_deltas_keep_their_content(
     first: dict[int, Kind | MapEntry], later: list[dict[int, Kind | MapEntry]]
 ) -> None:
@@ -113,7 +114,7 @@ def test_a_map_of_full_pages_survives() -> None:
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_no_flipped_bit_passes(data: st.DataObject) -> None:
     stored = bytearray(encode_map(build({1: entry(1), 9: ZERO}), KEYS))
     stored[data.draw(st.integers(0, len(stored) - 1))] ^= 1 << data.draw(st.integers(0, 7))

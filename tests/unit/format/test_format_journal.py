@@ -28,6 +28,7 @@ from recovery.format.journal import (
 from recovery.format.journalhead import decode_head, journal_header, verify_journal
 from recovery.format.keys import RepositoryKeys
 from recovery.format.overlay import NOWHERE, Overlay, composed_root
+from tests.support.examples import examples
 
 KEYS = RepositoryKeys(bytes(range(32)), "ab" * 16)
 CHUNK = 256 * 1024
@@ -74,7 +75,7 @@ def chain_of(steps: list[list[Change]]) -> list[Journal]:
 
 
 @given(st.lists(minutes(), min_size=1, max_size=5), st.integers(0, 2**30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_chain_of_journals_over_a_keyframe_is_the_disk(steps: list[list[Change]], seed: int) -> None:
     disk = bytearray(random.Random(seed).randbytes(SIZE))
     builder = MapBuilder(SIZE, CHUNK)
@@ -164,7 +165,7 @@ def test_a_journal_says_what_it_is_without_keys_and_what_it_holds_with_them() ->
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_no_flipped_bit_and_no_cut_passes(draw: st.DataObject) -> None:
     stored = bytearray(sample().data)
     if draw.draw(st.booleans()):
@@ -176,7 +177,7 @@ def test_no_flipped_bit_and_no_cut_passes(draw: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=400), st.integers(0, 120))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_rubbish_is_refused_and_nothing_else(rubbish: bytes, keep: int) -> None:
     for bad in (rubbish, sample().data[:keep] + rubbish):
         for read in (lambda b: verify_journal(b, KEYS), lambda b: decode_head(b, KEYS), journal_header):

@@ -24,6 +24,7 @@ from recovery.format.pack import (
     read_footer,
     rebuild_footer,
 )
+from tests.support.examples import examples
 
 KEYS = RepositoryKeys(bytes(range(32)), "ab" * 16)
 
@@ -37,7 +38,7 @@ def make_pack(chunks: list[bytes]) -> Pack:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=3000), max_size=20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_footer_and_scan_agree_and_lead_to_every_chunk(chunks: list[bytes]) -> None:
     pack = make_pack(chunks)
     assert pack.name == blake3.blake3(bytes(pack.data)).hexdigest()

@@ -18,6 +18,7 @@ from recovery.format.point import (
     decode_point,
     encode_point,
 )
+from tests.support.examples import examples
 
 KEYS = RepositoryKeys(bytes(range(32)), "ab" * 16)
 HEADER = PointHeader(
@@ -45,7 +46,7 @@ def test_a_point_comes_back_with_its_id() -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_no_flipped_bit_passes_the_signature(data: st.DataObject) -> None:
     stored = bytearray(encode_point(KEYS, HEADER, BODY)[1])
     stored[data.draw(st.integers(0, len(stored) - 1))] ^= 1 << data.draw(st.integers(0, 7))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recovery.commands import run
 from tests.e2e.lab.host_image import build, dataset, grub, guest, recipe
+from tests.support.examples import examples
 
 
 def fake_grub(root: Path) -> Path:
@@ -22,7 +23,7 @@ def fake_grub(root: Path) -> Path:
     return root
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(sector=st.integers(1, 1 << 30), length=st.integers(1, 4096))
 def test_boot_code_points_at_the_core_and_the_core_at_its_rest(
     tmp_path_factory: pytest.TempPathFactory, sector: int, length: int

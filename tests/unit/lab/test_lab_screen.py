@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.e2e.lab.screen import UNKNOWN, Font, ScreenReader, load_psf, load_vga_bios
+from tests.support.examples import examples
 
 try:
     VGA = load_vga_bios()
@@ -62,7 +63,7 @@ def test_text_is_read_back(tmp_path: Path, version: int, size: tuple[int, int], 
     assert len(read) == size[1] // 16
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.text(st.sampled_from(READABLE), min_size=1, max_size=80))
 def test_every_glyph_is_itself(line: str) -> None:
     assert ScreenReader([VGA]).text(draw([line], (720, 32), 8)).split("\n")[0] == line

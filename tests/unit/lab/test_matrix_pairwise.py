@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.matrix.pairwise import Row, pairwise
+from tests.support.examples import examples
 
 AXES: dict[str, tuple[Any, ...]] = {"a": (1, 2, 3), "b": ("x", "y"), "c": (True, False), "d": (0, 1, 2, 3)}
 
@@ -48,7 +49,7 @@ def test_nothing_allowed_gives_nothing() -> None:
     assert pairwise(AXES, lambda row: False) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=5), st.sets(st.tuples(st.integers(0, 3), st.integers(0, 3))))
 def test_any_axes(sizes: list[int], forbidden: set[tuple[int, int]]) -> None:
     axes: dict[str, tuple[Any, ...]] = {f"axis{n}": tuple(range(size)) for n, size in enumerate(sizes)}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from recovery.restore.buffers import page_buffer
 from recovery.restore.placed import Extent, Outside, PlacedTarget, clip
 from recovery.restore.ranges import ZeroRange
+from tests.support.examples import examples
 
 CHUNK = 16384
 DISK = 20 * CHUNK
@@ -30,7 +31,7 @@ def layouts(draw: st.DrawFn) -> list[Extent]:
     return found
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(layouts(), st.integers(0, 2**32))
 def test_every_byte_in_its_place(extents: list[Extent], seed: int) -> None:
     content = random.Random(seed).randbytes(DISK)

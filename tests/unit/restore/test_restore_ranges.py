@@ -22,6 +22,7 @@ from recovery.restore.ranges import (
     plan_zeros,
     suited_gap,
 )
+from tests.support.examples import examples
 
 MIB = 2**20
 PACKS = [bytes([n]) * 32 for n in range(4)]
@@ -32,7 +33,7 @@ PACKS = [bytes([n]) * 32 for n in range(4)]
     st.sets(st.integers(0, 119), max_size=5),
     st.integers(0, 3_000_000),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_reads_and_zeros_cover_the_disk_exactly_once(
     chunks: list[tuple[int, int, bool] | None], without: set[int], max_gap: int
 ) -> None:
