@@ -16,6 +16,7 @@ from recovery.events import Event, Progress
 from recovery.medium.manifest import POINTER_OFFSET, POINTER_SIZE, Region, cut, encode, encode_pointer
 from recovery.medium.write import write_medium
 from recovery.units import MIB
+from tests.support.disks import until_free
 
 pytestmark = [
     pytest.mark.root,
@@ -149,6 +150,7 @@ def test_a_mounted_drive_is_refused(
     assert f"is mounted at {folder}" in capsys.readouterr().err
     run(["umount", folder])
     assert Path(drive).read_bytes() == before
+    until_free(drive)
     assert write(image, drive) == 0, "and when it is free, what is lost is said"
     assert "will be lost" in capsys.readouterr().err
 

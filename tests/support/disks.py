@@ -4,7 +4,9 @@ to, and vanishes when it is killed."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -80,3 +82,18 @@ def loop(backing: Path) -> Iterator[str]:
         yield device
     finally:
         subprocess.run(["losetup", "-d", device], check=True)
+
+
+def until_free(device: str) -> None:
+    """Wait until nothing holds a block device that was unmounted: a process with mounts of its own (other tests start
+    such processes) has a copy of the mount for a moment."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+        else:
+            return
