@@ -1,6 +1,6 @@
 """The ISO that Relax-and-Recover makes of the demo's host: what our medium's start is measured beside.
 
-    python -m tests.bench.rear ISO [--suite bookworm]
+    python -m tests.bench.rear ISO [--suite bookworm] [--kernel-parameter WORD]...
 
 Root. The host is the demo's (``tests.e2e.lab.host_image.recipe``), with Debian's ``rear`` package beside; ``rear
 mkrescue`` runs in it with the settings a person would begin with: OUTPUT=ISO, and a backup that is somebody else's
@@ -38,6 +38,7 @@ USE_SERIAL_CONSOLE="no"
 COPY_AS_IS+=( /usr/lib/x86_64-linux-gnu/systemd /usr/lib/systemd/systemd-executor )
 KERNEL_VERSION={version}
 KERNEL_FILE=/boot/vmlinuz-{version}
+KERNEL_CMDLINE="{parameters}"
 """
 
 
@@ -51,15 +52,16 @@ def devices(root: Path) -> Iterator[None]:
         run(["umount", "-l", root / "dev"], check=False)
 
 
-def build(iso: Path, suite: str) -> None:
-    """Make ``iso``. Raises CommandError; what rear said stands beside it then, as ``ISO.log``."""
+def build(iso: Path, suite: str, parameters: str = "") -> None:
+    """Make ``iso``, whose kernel gets these ``parameters`` as well. Raises CommandError; what rear said stands beside
+    it then, as ``ISO.log``."""
     with scratch_folder(CACHE) as work:
         root = rootfs.bootstrap(
             work / "root", (*recipe.PACKAGES, *PACKAGES), "minbase", lambda line: None, suite=suite
         )
         rootfs.configure(root)
         version = rootfs.kernel_version(root)
-        (root / "etc/rear/local.conf").write_text(SETTINGS.format(version=version))
+        (root / "etc/rear/local.conf").write_text(SETTINGS.format(version=version, parameters=parameters))
         with rootfs.mounted_system(root), devices(root):
             done = subprocess.run(
                 ["chroot", str(root), "rear", "-v", "mkrescue"], stdin=subprocess.DEVNULL, check=False,
@@ -79,8 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("iso", type=Path)
     parser.add_argument("--suite", default=recipe.SUITE, help="Debian's name (default: %(default)s)")
+    parser.add_argument("--kernel-parameter", action="append", default=[], metavar="WORD", help="repeatable")
     chosen = parser.parse_args()
-    build(chosen.iso, chosen.suite)
+    build(chosen.iso, chosen.suite, " ".join(chosen.kernel_parameter))
 
 
 if __name__ == "__main__":
