@@ -182,6 +182,8 @@ def _restore_and_adapt(running: _Run, source: Ready) -> bool:
         code, said = _on_medium(running, shell, repository, point, source, target)
         if code:
             result.reason = _error_of(said)
+            # Kept with the cell's folder: what the kernel had to say.
+            shell.run("dmesg | tail -60")
             return False
         shell.power_off()
     return True
