@@ -111,10 +111,10 @@ def possible(row: Row) -> bool:
     """Whether such a machine exists in the lab at all; ``row`` may lack axes."""
     firmware, bus, sector = row.get("firmware"), row.get("bus"), row.get("sector")
     impossible = (
-        # What QEMU's firmware cannot do. SeaBIOS reads sectors of 512 bytes only; Debian's OVMF has no driver for
-        # MegaRAID, and its Secure Boot build wants q35; QEMU's SATA disks have sectors of 512 bytes.
+        # What QEMU's firmware cannot do. SeaBIOS reads sectors of 512 bytes only; Debian's OVMF has no drivers for
+        # MegaRAID, MPT SAS and PVSCSI, and its Secure Boot build wants q35; QEMU's SATA disks have sectors of 512 bytes.
         firmware == "bios" and sector == "4Kn",
-        firmware in ("uefi", "uefi-sb") and bus == "megasas",
+        firmware in ("uefi", "uefi-sb") and bus in ("megasas", "mptsas", "pvscsi"),
         firmware == "uefi-sb" and row.get("chipset") == "i440fx",
         bus == "sata" and sector == "4Kn",
         # A BIOS has no variables to lose.
