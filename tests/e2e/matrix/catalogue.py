@@ -112,7 +112,8 @@ def possible(row: Row) -> bool:
     firmware, bus, sector = row.get("firmware"), row.get("bus"), row.get("sector")
     impossible = (
         # What QEMU's firmware cannot do. SeaBIOS reads sectors of 512 bytes only; Debian's OVMF has no drivers for
-        # MegaRAID, MPT SAS and PVSCSI, and its Secure Boot build wants q35; QEMU's SATA disks have sectors of 512 bytes.
+        # MegaRAID, MPT SAS and PVSCSI, and its Secure Boot build wants q35; QEMU's SATA disks have sectors of 512
+        # bytes.
         firmware == "bios" and sector == "4Kn",
         firmware in ("uefi", "uefi-sb") and bus in ("megasas", "mptsas", "pvscsi"),
         firmware == "uefi-sb" and row.get("chipset") == "i440fx",
