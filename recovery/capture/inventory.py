@@ -16,8 +16,8 @@ import msgspec
 from recovery.capture.content import probe_content
 from recovery.capture.esp import list_esp
 from recovery.capture.firmware import Decision, Evidence, decide, has_boot_code
+from recovery.capture.look_lvm import look_at_lvm
 from recovery.capture.luks import read_volume
-from recovery.capture.lvm import MappedVolume, PhysicalVolume, read_groups, read_pv
 from recovery.capture.md import Member, assemble, read_member
 from recovery.capture.minimum import minimum_bytes
 from recovery.capture.mounts import mounted, used_bytes
@@ -80,7 +80,7 @@ def take_inventory(
     for source in sources:
         _look_at_disk(source, inventory, warn)
     _look_at_arrays(inventory, warn)
-    _look_at_lvm(inventory, warn)
+    inventory.groups += look_at_lvm(inventory.volumes, warn)
     _look_at_encrypted(inventory, {source.path: source.name for source in sources}, warn)
     esp = next((volume for volume in inventory.volumes if volume.is_esp), None)
     esp_files: list[str] = []
@@ -184,47 +184,6 @@ def _look_at_encrypted(inventory: Inventory, disks: Mapping[Path, str], warn: Wa
             warn(f"{volume.name}: {error.message}")
         else:
             inventory.encrypted += [found] if found else []
-
-
-def _look_at_lvm(inventory: Inventory, warn: Warn) -> None:
-    pvs: list[PhysicalVolume] = []
-    for volume in inventory.volumes:
-        if volume.content.kind == "LVM2_member":
-            try:
-                pv = read_pv(volume.extents)
-                pvs += [pv] if pv else []
-            except RekindleError as error:
-                warn(f"{volume.name}: {error.message}")
-    try:
-        groups, mapped = read_groups(pvs)
-    except RekindleError as error:
-        warn(error.message)
-        return
-    known = {pv.uuid for pv in pvs}
-    for group in groups:
-        missing = [uuid for uuid in group.pv_uuids if uuid not in known]
-        if missing:
-            warn(f"VG '{group.name}' also needs PV {', '.join(missing)}, which is on none of the disks captured.")
-    contents = {lv.name: _add_lv(lv, inventory) for lv in mapped}
-    hidden = [f"{lv.name} ({lv.volume.segment})" for lv in mapped if not lv.extents and lv.volume.segment != "linear"]
-    if hidden:
-        warn(f"What these LVs hold was not looked into, because they are not linear: {', '.join(hidden)}.")
-    for group in groups:
-        volumes = tuple(
-            msgspec.structs.replace(lv, content=contents.get(f"{group.name}/{lv.name}", Content()))
-            for lv in group.volumes
-        )
-        inventory.groups.append(msgspec.structs.replace(group, volumes=volumes))
-
-
-def _add_lv(lv: MappedVolume, inventory: Inventory) -> Content:
-    content = Content()
-    if lv.extents:
-        # What tells a filesystem stands at its start, so the first segment is enough.
-        first = lv.extents[0]
-        content = probe_content(first.path, first.offset, first.length)
-    inventory.volumes.append(Volume(lv.name, lv.volume.size, lv.extents, content))
-    return content
 
 
 def _look_at_windows(inventory: Inventory, warn: Warn) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from recovery.capture.lvmtext import LvmSyntaxError, parse_config
 from recovery.capture.ranges import Extent, cut, read_extents, total
+from recovery.capture.thin import ThinPlace
 from recovery.errors import IntegrityError
 from recovery.layout import LogicalVolume, LvmSegment, VolumeGroup
 
@@ -35,11 +36,13 @@ class PhysicalVolume:
 
 @dataclass(frozen=True)
 class MappedVolume:
-    """An LV with the extents that hold its bytes in order; no extents when it isn't linear or a PV is missing."""
+    """An LV with the extents that hold its bytes in order; no extents when it isn't linear or a PV is missing. Of a
+    thin volume in a pool that is linear, ``thin`` tells where to look."""
 
     group: str
     volume: LogicalVolume
     extents: tuple[Extent, ...]
+    thin: ThinPlace | None = None
 
     @property
     def name(self) -> str:
@@ -157,35 +160,62 @@ def read_groups(pvs: Iterable[PhysicalVolume]) -> tuple[list[VolumeGroup], list[
 def _map_group(name: str, group: dict[str, Any], by_uuid: dict[str, PhysicalVolume]) -> list[MappedVolume]:
     extent_size = int(group["extent_size"]) * _SECTOR
     pvs = {key: (by_uuid.get(str(pv["id"])), pv) for key, pv in group["physical_volumes"].items()}
+    described = group.get("logical_volumes", {})
+    extents = {key: _extents_of(_segments(lv), pvs, extent_size) for key, lv in described.items()}
     volumes: list[MappedVolume] = []
-    for lv_name, lv in group.get("logical_volumes", {}).items():
+    for lv_name, lv in described.items():
         if "VISIBLE" not in lv.get("status", []):
             continue
-        segments = [value for key, value in lv.items() if key.startswith("segment") and isinstance(value, dict)]
-        segments.sort(key=lambda segment: int(segment["start_extent"]))
-        size = sum(int(segment["extent_count"]) for segment in segments) * extent_size
-        kinds = [_segment_kind(segment) for segment in segments] or ["linear"]
-        extents: list[Extent] = []
-        if all(kind == "linear" for kind in kinds):
-            for segment in segments:
-                pv, described = pvs[segment["stripes"][0]]
-                if pv is None:
-                    extents = []
-                    break
-                start = int(described["pe_start"]) * _SECTOR + int(segment["stripes"][1]) * extent_size
-                extents += cut(pv.where, start, int(segment["extent_count"]) * extent_size)
-        kind = next((kind for kind in kinds if kind != "linear"), "linear")
+        segments = _segments(lv)
+        kind = next((kind for kind in map(_segment_kind, segments) if kind != "linear"), "linear")
         alone = kind == "linear" and len(pvs) == 1
         volume = LogicalVolume(
             name=lv_name,
-            size=size,
+            size=sum(int(segment["extent_count"]) for segment in segments) * extent_size,
             uuid=str(lv.get("id", "")),
             segment=kind,
             segments=_places(segments, group, extent_size) if alone else (),
         )
-        # A PV that is cut short must not give an LV that looks whole.
-        volumes.append(MappedVolume(name, volume, tuple(extents) if total(extents) == size else ()))
+        thin = _thin_place(segments, described, extents) if kind == "thin" else None
+        volumes.append(MappedVolume(name, volume, extents[lv_name], thin))
     return volumes
+
+
+def _segments(lv: dict[str, Any]) -> list[dict[str, Any]]:
+    segments = [value for key, value in lv.items() if key.startswith("segment") and isinstance(value, dict)]
+    return sorted(segments, key=lambda segment: int(segment["start_extent"]))
+
+
+def _extents_of(
+    segments: Sequence[dict[str, Any]], pvs: dict[str, tuple[PhysicalVolume | None, Any]], extent_size: int
+) -> tuple[Extent, ...]:
+    """The bytes of an LV in order; none when it is not linear, or a PV is missing or cut short: it must not look
+    whole then."""
+    extents: list[Extent] = []
+    for segment in segments:
+        if _segment_kind(segment) != "linear":
+            return ()
+        pv, described = pvs.get(segment["stripes"][0], (None, {}))
+        if pv is None:
+            return ()
+        start = int(described["pe_start"]) * _SECTOR + int(segment["stripes"][1]) * extent_size
+        extents += cut(pv.where, start, int(segment["extent_count"]) * extent_size)
+    size = sum(int(segment["extent_count"]) for segment in segments) * extent_size
+    return tuple(extents) if total(extents) == size else ()
+
+
+def _thin_place(
+    segments: Sequence[dict[str, Any]], described: dict[str, Any], extents: dict[str, tuple[Extent, ...]]
+) -> ThinPlace | None:
+    """None where not all of it is in the pool (an external origin), where its number is about to change (a snapshot
+    that is being merged), or where the pool's own volumes are not linear."""
+    if len(segments) != 1 or any(key in segments[0] for key in ("external_origin", "merge")):
+        return None
+    pools = _segments(described.get(str(segments[0].get("thin_pool")), {}))
+    if len(pools) != 1 or pools[0].get("type") != "thin-pool":
+        return None
+    metadata, data = extents.get(pools[0]["metadata"], ()), extents.get(pools[0]["pool"], ())
+    return ThinPlace(metadata, data, int(segments[0]["device_id"])) if metadata and data else None
 
 
 def _places(segments: Sequence[dict[str, Any]], group: dict[str, Any], extent_size: int) -> tuple[LvmSegment, ...]:

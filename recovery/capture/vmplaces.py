@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from recovery.capture.btrfschunks import UnmappedError
 from recovery.capture.fiemap import file_runs
 from recovery.capture.ranges import cut, read_extents, total
+from recovery.capture.thin import thin_runs
 from recovery.capture.tree import Tree
 from recovery.capture.volumes import Volume, find_volume
 from recovery.commands import run
@@ -74,11 +76,14 @@ def find_places(
 def _on_volume(key: Key, volume: Volume | None) -> VmPlace:
     if volume is None:
         return VmPlace(key, why="it lies on none of the disks captured")
-    return VmPlace(key, volume, why="" if volume.extents else _nowhere(volume))
+    return VmPlace(key, volume, why="" if volume.extents or volume.thin else _nowhere(volume))
 
 
 def _nowhere(volume: Volume) -> str:
-    return f"where the bytes of {volume.name} lie is not known (thin, striped or RAID, or a disk of it is missing)"
+    return (
+        f"where the bytes of {volume.name} lie is not known (it or its pool is striped, cached or RAID, or a disk of "
+        "it is missing)"
+    )
 
 
 def _in_file(key: Key, volume: Volume, here: Path, top: Path) -> VmPlace:
@@ -111,9 +116,13 @@ def map_still(places: Iterable[VmPlace], disks: Mapping[Path, str]) -> dict[Key,
             found[place.key] = place.why
             continue
         try:
-            if place.here is None:
-                runs = [Run(0, 0, place.volume.size)]
-                size = place.volume.size
+            volume = place.volume
+            if place.here is None and volume.thin is not None:
+                size, metadata = volume.size, volume.thin.metadata
+                runs = thin_runs(partial(read_extents, metadata), volume.thin.device, size)
+                volume = replace(volume, extents=volume.thin.data)
+            elif place.here is None:
+                size, runs = volume.size, [Run(0, 0, volume.size)]
             else:
                 if place.volume.name not in replayed:
                     replayed[place.volume.name] = not_replayed(place.volume, place.device)
@@ -122,7 +131,7 @@ def map_still(places: Iterable[VmPlace], disks: Mapping[Path, str]) -> dict[Key,
                 with place.here.open("rb", buffering=0) as file:
                     size = os.fstat(file.fileno()).st_size
                     runs = file_runs(file.fileno(), place.volume.content.kind)
-            found[place.key] = occupancy(place.volume, runs, size, disks)
+            found[place.key] = occupancy(volume, runs, size, disks)
         except (RekindleError, UnmappedError, OSError) as error:
             found[place.key] = error.message if isinstance(error, RekindleError) else str(error)
     return found

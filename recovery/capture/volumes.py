@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recovery.capture.ranges import Extent
+from recovery.capture.thin import ThinPlace
 from recovery.layout import Content
 
 FILESYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
@@ -16,7 +17,8 @@ FILESYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
 class Volume:
     """``name`` is ``disk1`` (whole disk), ``disk1:2`` (partition), ``md/0`` (md array) or ``vg0/root`` (LV).
 
-    ``extents`` hold its bytes in order, empty where they cannot be told (thin LVs, a missing PV).
+    ``extents`` hold its bytes in order, empty where they cannot be told (a missing PV) or lie in a thin pool's chunks:
+    ``thin`` says where then.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Volume:
     part_uuid: str = ""
     part_label: str = ""
     is_esp: bool = False
+    thin: ThinPlace | None = None
 
 
 def device_mapper_name(volume: str) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from recovery.errors import CancelledError, DeviceError, IntegrityError, SpaceError
 from recovery.events import Listener, Progress
-from recovery.explore.host import HostView, Mapped, Piece
+from recovery.explore.host import HostView
+from recovery.explore.mapped import Mapped, Piece
 from recovery.explore.newfiles import NewFiles
 from recovery.format.chunk import is_zero
 from recovery.format.chunkmap import MapEntry

@@ -5,17 +5,19 @@ from __future__ import annotations
 import stat
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from recovery.capture.lvm import PhysicalVolume, read_groups, read_pv
-from recovery.capture.ranges import Extent, cut
+from recovery.capture.ranges import Extent
 from recovery.capture.system import parse_fstab
+from recovery.capture.thin import thin_runs
 from recovery.capture.volumes import Volume, find_volume
 from recovery.errors import IntegrityError, NotFoundError, UsageError
 from recovery.explore.chunks import ChunkSource
 from recovery.explore.ext4 import Ext4, Inode, missing
+from recovery.explore.mapped import Mapped, Piece, of_extents, of_runs
 from recovery.format.extents import decode_runs
 from recovery.format.point import Point, PointDisk
 from recovery.layout import Content, Occupancy
@@ -29,30 +31,13 @@ _MAX_LINKS = 40
 _READABLE = ("ext2", "ext3", "ext4")
 
 
-@dataclass(frozen=True)
-class Piece:
-    """``length`` bytes at ``at`` of something lie at ``offset`` of disk ``disk`` of the point."""
-
-    at: int
-    disk: str
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """Something of ``size`` bytes that lies in pieces; what is in none reads as zeros."""
-
-    size: int
-    pieces: tuple[Piece, ...]
-
-
 class HostView:
     """A point's host. Extents name disks of the point where those of a capture name devices."""
 
     def __init__(self, repository: Repository, point: Point) -> None:
         self._repository, self._point = repository, point
         self._disks: dict[str, ChunkSource] = {}
+        self._places: dict[str, Mapped] = {}
         self._filesystems: dict[str, Ext4] = {}
         self._mounts: dict[str, Volume] = {}
 
@@ -68,9 +53,12 @@ class HostView:
             self._disks[name] = ChunkSource(self._repository, disk_content(self._repository, self._point, name), name)
         return self._disks[name]
 
-    def read(self, extents: Sequence[Extent], offset: int, length: int) -> bytes:
-        """Bytes of a volume."""
-        return b"".join(self.disk(e.path.name).read(e.offset, e.length) for e in cut(extents, offset, length))
+    def read(self, mapped: Mapped, offset: int, length: int) -> bytes:
+        """Bytes of what is mapped; fewer only at its end."""
+        data = bytearray(max(0, min(length, mapped.size - offset)))
+        for piece in mapped.part(offset, length):
+            data[piece.at : piece.at + piece.length] = self.disk(piece.disk).read(piece.offset, piece.length)
+        return bytes(data)
 
     def occupied(self, occupancy: Occupancy) -> Mapped:
         """What the point itself says where something lies; nothing is read. Raises IntegrityError."""
@@ -85,17 +73,11 @@ class HostView:
         return Mapped(occupancy.size, tuple(sorted(pieces, key=lambda piece: piece.at)))
 
     def volume(self, name: str) -> Mapped:
-        """The bytes of volume ``name`` (``disk1:2``, ``vg0/db``). Raises NotFoundError, UsageError."""
+        """The bytes of volume ``name`` (``disk1:2``, ``vg0/db``). Raises NotFoundError, UsageError, IntegrityError."""
         found = next((volume for volume in self.volumes if volume.name == name), None)
         if found is None:
             raise NotFoundError(f"The point has no volume {name}.")
-        if not found.extents:
-            raise UsageError(
-                f"Where the bytes of {name} lie is not known: it is not linear (thin, RAID, a snapshot), or a disk "
-                "of its volume group was not captured.",
-                hint="Restore the disks into files and activate the volume group there.",
-            )
-        return Mapped(found.size, _pieces(found.extents, 0, 0, found.size))
+        return self._place(found)
 
     def file(self, path: str) -> Mapped:
         """Where a file of the host lies, by its own path, links followed. Raises NotFoundError, UsageError."""
@@ -104,7 +86,7 @@ class HostView:
             raise UsageError(f"{path} is not a regular file.")
         pieces: list[Piece] = []
         for run in self._filesystem(volume).runs(inode):
-            pieces += _pieces(volume.extents, run.at, run.offset, run.length)
+            pieces += self._place(volume).part(run.offset, run.length, run.at)
         return Mapped(inode.size, tuple(pieces))
 
     # --- volumes ----------------------------------------------------------------------------------------------
@@ -141,17 +123,43 @@ class HostView:
                 with path.open("r+b" if path.exists() else "wb") as file:
                     file.truncate(self._disk_of(extent.path.name).size)
                     file.seek(extent.offset)
-                    file.write(self.read(volume.extents, 0, min(_PV_HEAD, volume.size)))
+                    file.write(self.read(of_extents(volume.extents), 0, min(_PV_HEAD, volume.size)))
                 pv = read_pv([Extent(path, extent.offset, extent.length)])
                 pvs += [pv] if pv else []
             _, mapped = read_groups(pvs)
         return [
             Volume(
-                lv.name, lv.volume.size, tuple(Extent(Path(e.path.name), e.offset, e.length) for e in lv.extents),
-                contents.get(lv.name, Content()),
+                lv.name, lv.volume.size, _on_disks(lv.extents), contents.get(lv.name, Content()),
+                thin=lv.thin and replace(lv.thin, metadata=_on_disks(lv.thin.metadata), data=_on_disks(lv.thin.data)),
             )
             for lv in mapped
         ]  # fmt: skip
+
+    def _place(self, volume: Volume) -> Mapped:
+        """Where a volume lies. Raises UsageError when that is not known, IntegrityError for the map of a thin pool."""
+        if volume.name not in self._places:
+            self._places[volume.name] = self._thin(volume) if volume.thin else of_extents(volume.extents)
+        found = self._places[volume.name]
+        if found.size < volume.size:
+            raise UsageError(
+                f"Where the bytes of {volume.name} lie is not known: it, or its thin pool, is not linear (RAID, "
+                "cached, a snapshot that is no thin one), or a disk of its volume group was not captured.",
+                hint="Restore the disks into files and activate the volume group there.",
+            )
+        return found
+
+    def _thin(self, volume: Volume) -> Mapped:
+        if volume.thin is None:
+            return Mapped(0, ())
+        metadata, data = of_extents(volume.thin.metadata), of_extents(volume.thin.data)
+        try:
+            runs = thin_runs(lambda at, n: self.read(metadata, at, n), volume.thin.device, volume.size)
+            return of_runs(runs, data, volume.size)
+        except (IntegrityError, ValueError) as error:
+            raise IntegrityError(
+                f"Where the bytes of {volume.name} lie cannot be read: {error}",
+                hint="Take another point; or restore the disks into files and look at the pool with 'thin_check'.",
+            ) from error
 
     def _disk_of(self, name: str) -> PointDisk:
         return self._point.disk(name)
@@ -160,13 +168,14 @@ class HostView:
 
     def _filesystem(self, volume: Volume) -> Ext4:
         if volume.name not in self._filesystems:
-            if volume.content.kind not in _READABLE or not volume.extents:
+            if volume.content.kind not in _READABLE:
                 raise UsageError(
                     f"{volume.name} holds {volume.content.kind or 'nothing that is known'}; files are read off "
                     f"{', '.join(_READABLE)} only.",
                     hint="Restore its disk into a file ('rekindle restore --target disk1=FILE') and mount that.",
                 )
-            self._filesystems[volume.name] = Ext4(lambda at, length: self.read(volume.extents, at, length))
+            where = self._place(volume)
+            self._filesystems[volume.name] = Ext4(lambda at, length: self.read(where, at, length))
         return self._filesystems[volume.name]
 
     def _mounted(self) -> dict[str, Volume]:
@@ -228,10 +237,6 @@ class HostView:
         return volume, self._filesystem(volume).root()
 
 
-def _pieces(extents: Sequence[Extent], at: int, offset: int, length: int) -> tuple[Piece, ...]:
-    """``length`` bytes at ``offset`` of a volume as pieces of disks, the first of them at ``at``."""
-    found: list[Piece] = []
-    for extent in cut(extents, offset, length):
-        found.append(Piece(at, extent.path.name, extent.offset, extent.length))
-        at += extent.length
-    return tuple(found)
+def _on_disks(extents: Sequence[Extent]) -> tuple[Extent, ...]:
+    """Extents of the files that the reader of LVM was given, as those of the disks of these names."""
+    return tuple(Extent(Path(extent.path.name), extent.offset, extent.length) for extent in extents)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from recovery.errors import NotFoundError, UsageError
-from recovery.explore.host import HostView, Mapped
+from recovery.explore.host import HostView
+from recovery.explore.mapped import Mapped
 from recovery.format.point import Point
 from recovery.layout import VirtualMachine, VmDisk
 
@@ -61,18 +62,8 @@ def _find(view: HostView, vm: VirtualMachine, disk: VmDisk) -> FoundDisk:
 
 
 def _backing(view: HostView, mapped: Mapped) -> str:
-    head = _read(view, mapped, 0, 32)
+    head = view.read(mapped, 0, 32)
     if head[:4] != _QCOW2:
         return ""
     place, length = int.from_bytes(head[8:16], "big"), int.from_bytes(head[16:20], "big")
-    return _read(view, mapped, place, min(length, 1023)).decode("utf-8", "replace") if place else ""
-
-
-def _read(view: HostView, mapped: Mapped, at: int, length: int) -> bytes:
-    """A few bytes of what is mapped."""
-    data = bytearray(length)
-    for piece in mapped.pieces:
-        start, end = max(at, piece.at), min(at + length, piece.at + piece.length)
-        if start < end:
-            data[start - at : end - at] = view.disk(piece.disk).read(piece.offset + start - piece.at, end - start)
-    return bytes(data)
+    return view.read(mapped, place, min(length, 1023)).decode("utf-8", "replace") if place else ""

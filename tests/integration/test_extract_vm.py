@@ -36,9 +36,9 @@ class CountingStore(DirectoryStore):
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, thin: bool = False) -> None:
         self.folder = folder
-        self.host: VmHost = make_vm_host(folder)
+        self.host: VmHost = make_vm_host(folder, thin=thin)
         (folder / "secret").write_text(PASSPHRASE)
         repository = str(folder / "repository")
         self.run("repo", "init", repository, "--passphrase-file", str(folder / "secret"))

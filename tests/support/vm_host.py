@@ -1,5 +1,5 @@
 """The disk of a small virtualization host, made without booting anything: an ext4 with two VMs, one in files, one on a
-logical volume. Needs root and loop devices (LVM)."""
+logical volume; a third one, when asked for, on a thin volume. Needs root and loop devices (LVM)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from recovery.commands import run
 from recovery.units import MIB
 from tests.e2e.lab.host_image.lvm import create, loop_device
+from tests.support import thin_pool
 
 SIZE = 512 * MIB
 ESP, ROOT, LVM = (MIB, 33 * MIB), (34 * MIB, 254 * MIB), (288 * MIB, 223 * MIB)
@@ -24,15 +25,16 @@ DISK = "<disk type='{kind}' device='disk'><driver name='qemu' type='{format}'/><
 @dataclass(frozen=True)
 class VmHost:
     """``disk``: the host's. ``web`` is the qcow2 file of the VM of that name, ``log`` its raw one (the hole at its end
-    left out), ``db`` what lies on the LV."""
+    left out), ``db`` what lies on the LV, ``thin`` on the thin volume."""
 
     disk: Path
     web: bytes
     log: bytes
     db: bytes
+    thin: bytes = b""
 
 
-def make_vm_host(folder: Path) -> VmHost:
+def make_vm_host(folder: Path, *, thin: bool = False) -> VmHost:
     """The disk below ``folder``."""
     disk = folder / "host.raw"
     with disk.open("wb") as file:
@@ -43,17 +45,22 @@ def make_vm_host(folder: Path) -> VmHost:
     run(["mkfs.vfat", "-F", "32", "-s", "1", "-n", "ESP", "--offset", str(ESP[0] // 512), disk, str(ESP[1] // 1024)])
     db = os.urandom(3 * MIB) + bytes(5 * MIB) + os.urandom(MIB) + bytes(55 * MIB)
     with loop_device(disk, *LVM) as device:
-        where = create(device, "vg0", {"db": 64 * MIB, "scratch": 32 * MIB})
+        pool = {"new_meta": thin_pool.META, "new_data": thin_pool.DATA} if thin else {}
+        where = create(device, "vg0", {"db": 64 * MIB, "scratch": 32 * MIB, **pool})
+        on_thin = thin_pool.make(device, "vg0", where, "vm-3-disk-0", folder) if thin else b""
     with disk.open("r+b") as file:
         file.seek(LVM[0] + where["db"])
         file.write(db)
     root = folder / "root"
     log = os.urandom(MIB + 512) + bytes(2 * MIB) + os.urandom(4096)
     web = _write_root(root, log)
+    if thin:
+        place = DISK.format(kind="block", kind_of="dev", format="raw", where="/dev/vg0/vm-3-disk-0", dev="vda")
+        (root / "etc/libvirt/qemu/thin.xml").write_text(DOMAIN.format(name="thin", number=3, disks=place))
     options = f"offset={ROOT[0]},lazy_itable_init=0,nodiscard"
     run(["mkfs.ext4", "-q", "-F", "-L", "root", "-E", options, "-d", root, disk, f"{ROOT[1] // 1024}k"])
     shutil.rmtree(root)
-    return VmHost(disk, web, log, db)
+    return VmHost(disk, web, log, db, on_thin)
 
 
 def _write_root(root: Path, log: bytes) -> bytes:

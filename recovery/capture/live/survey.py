@@ -73,6 +73,9 @@ class VmSurvey:
                 self.found[place.key] = place.why
             elif any(_overlap(extent, other) for extent in volume.extents for other in self._arrays):
                 self.found[place.key] = "it lies on an md array, which may have lost a disk since"
+            elif volume.thin is not None:
+                # The point itself tells, by its pool's metadata at that moment: they are read when it is restored.
+                self.found[place.key] = "it is a thin volume, whose pool gives out room all the time"
             elif place.here is None:
                 self._asked[place.key] = (volume, [Run(0, 0, volume.size)], volume.size)
             else:

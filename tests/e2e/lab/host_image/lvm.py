@@ -21,14 +21,19 @@ def loop_device(disk: Path, offset: int, size: int) -> Iterator[Path]:
         run(["losetup", "--detach", device])
 
 
+def only(device: Path) -> list[str]:
+    """Words for LVM's commands: nothing but this device; this machine's own LVM configuration, backups and list of
+    devices are left alone; no mapper is asked for."""
+    settings = f'devices {{ filter=["a|^{device}$|", "r|.*|"] use_devicesfile=0 }} backup {{ backup=0 archive=0 }}'
+    return ["--driverloaded", "n", "--config", settings]
+
+
 def create(device: Path, group: str, volumes: dict[str, int]) -> dict[str, int]:
     """Make ``device`` a physical volume with ``group`` and linear ``volumes`` (name -> bytes).
 
     Returns the byte offset of each volume on the device.
     """
-    # This machine's own LVM configuration, backups and device list are left alone; no mapper is asked for.
-    settings = f'devices {{ filter=["a|^{device}$|", "r|.*|"] use_devicesfile=0 }} backup {{ backup=0 archive=0 }}'
-    common = ["--driverloaded", "n", "--config", settings]
+    common = only(device)
     run(["pvcreate", *common, "-q", "-ff", "-y", device])
     run(["vgcreate", *common, "-q", group, device])
     for name, size in volumes.items():
