@@ -230,6 +230,8 @@ def live_words(live: LiveFigures) -> str:
         f"frozen for {live.freeze_milliseconds:.0f} ms to read {format_size(live.remainder)}, "
         f"after {len(live.passes)} passes; changes known by {live.tracker}"
     )
+    if live.volumes:
+        words += f"; suspended: {', '.join(each.name for each in live.volumes)}"
     if still:
         words += f"; not frozen but still meanwhile: {', '.join(still)}"
     return words + (f"; all was compared ({live.full_compare})" if live.full_compare else "")

@@ -129,6 +129,14 @@ class FrozenFilesystem(msgspec.Struct, frozen=True, kw_only=True):
     milliseconds: float = 0.0
 
 
+class SuspendedVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume that was written to directly (a VM's disk, a thin pool), suspended for so many ``milliseconds``;
+    ``name`` is device-mapper's."""
+
+    name: str
+    milliseconds: float = 0.0
+
+
 class LiveFigures(msgspec.Struct, frozen=True, kw_only=True):
     """How a point of a running host came about. ``moment`` is when all was frozen (seconds since the epoch, UTC): the
     time that the content is of. ``tracker`` says how changes were known (``ebpf``, ``tracefs``); ``full_compare``
@@ -140,6 +148,7 @@ class LiveFigures(msgspec.Struct, frozen=True, kw_only=True):
     full_compare: str = ""
     passes: tuple[LivePass, ...] = ()
     filesystems: tuple[FrozenFilesystem, ...] = ()
+    volumes: tuple[SuspendedVolume, ...] = ()
     freeze_milliseconds: float = 0.0
     remainder: int = 0
     attempts: int = 1

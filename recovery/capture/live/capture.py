@@ -29,6 +29,7 @@ from recovery.capture.live.filesystems import (
 from recovery.capture.live.guests import GuestQuiescer, with_consistency
 from recovery.capture.live.hostmounts import host_mounter
 from recovery.capture.live.limits import DoubtError
+from recovery.capture.live.rawvolumes import volume_name
 from recovery.capture.live.session import LiveSession
 from recovery.capture.live.survey import VmSurvey
 from recovery.capture.parent import base_maps, tell_of_clock
@@ -111,16 +112,22 @@ def capture_live(
                 check_unchanged(source)
             quiesced = with_consistency(inventory.vms, session.quiescer.found if session.quiescer else None)
             inventory.vms = with_occupancies(quiesced, survey.found)
-            facts = Facts(figures.moment, started, parent, _consistency(tracked, listener), _STEPS, figures)
+            consistency = _consistency(tracked, figures, listener)
+            facts = Facts(figures.moment, started, parent, consistency, _STEPS, figures)
             point = commit_point(repository, request, disks, inventory, facts, listener, cancel)
             names = {reference.disk: reference.map for reference in point.header.maps}
             session.committed(point.id, {d.source.name: (names[d.source.name], d.finish()) for d in disks})
             return point
 
 
-def _consistency(tracked: Sequence[TrackedDisk], listener: Listener) -> Consistency:
+def _consistency(tracked: Sequence[TrackedDisk], figures: LiveFigures, listener: Listener) -> Consistency:
     """What was frozen is whole; what nobody froze stood still by proof, but is as a power cut leaves it."""
-    hidden = hidden_filesystems(tracked, find_filesystems(tracked))
+    suspended = {each.name for each in figures.volumes}
+    hidden = [
+        each for each in hidden_filesystems(tracked, find_filesystems(tracked))
+        # Device-mapper freezes the filesystem that is mounted from a volume which it suspends.
+        if volume_name(each.device) not in suspended
+    ]  # fmt: skip
     for each in hidden:
         text = f"The filesystem on '{each.source}' is mounted in a container only ('{each.mount}') and was not frozen."
         listener(Message(text=text, level="warning", step=STEP))

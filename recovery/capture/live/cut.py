@@ -18,10 +18,11 @@ from recovery.capture.live.filesystems import Filesystem, find_filesystems, swap
 from recovery.capture.live.holder import Holder, How, Thawed
 from recovery.capture.live.limits import DoubtError, FreezeLimits, NotStillError
 from recovery.capture.live.rawread import HURRY, RawDisk, Read, ReadingCrew, set_priority
+from recovery.capture.live.rawvolumes import RawVolume, find_raw_volumes
 from recovery.capture.tracking.model import NONE, Copier, Extents, Piece, TrackedDisk, Tracker
 from recovery.errors import CancelledError
 from recovery.events import Listener, Message
-from recovery.format.point import FrozenFilesystem, LiveFigures, LivePass
+from recovery.format.point import FrozenFilesystem, LiveFigures, LivePass, SuspendedVolume
 from recovery.units import format_size
 
 #: Of the freeze's limit, how much the last reads may take by estimate before a freeze is tried. The rest is for the
@@ -66,8 +67,12 @@ def take_cut(
     what the copier has is void. Nothing is frozen afterwards, whatever happens.
     """
     filesystems = find_filesystems(disks)
-    with Holder(filesystems) as holder, _Cut(tracker, disks, copier, limits, listener, cancel, holder, beside) as cut:
-        return cut.take(filesystems, first)
+    volumes = find_raw_volumes(disks, filesystems)
+    with (
+        Holder(filesystems, volumes) as holder,
+        _Cut(tracker, disks, copier, limits, listener, cancel, holder, beside) as cut,
+    ):
+        return cut.take(filesystems, volumes, first)
 
 
 class _Cut:
@@ -101,7 +106,9 @@ class _Cut:
         for raw in self._raw.values():
             raw.close()
 
-    def take(self, filesystems: Sequence[Filesystem], first: Mapping[str, Extents]) -> LiveFigures:
+    def take(
+        self, filesystems: Sequence[Filesystem], volumes: Sequence[RawVolume], first: Mapping[str, Extents]
+    ) -> LiveFigures:
         self._check_doubts()
         self._pass(first)
         pending: Mapping[str, Extents] = {}
@@ -112,15 +119,20 @@ class _Cut:
             if not attempt.why:
                 self._check_doubts()
                 self._copier.keep(attempt.pieces)
+                lasted = [round(each, 1) for each in self._thawed.milliseconds]
                 return LiveFigures(
                     moment=attempt.moment,
                     tracker=self._tracker.method,
                     passes=tuple(self._passes),
                     filesystems=tuple(
-                        FrozenFilesystem(mount=each.mount, kind=each.kind, how=how, milliseconds=round(lasted, 1))
-                        for each, how, lasted in zip(filesystems, attempt.how, self._thawed.milliseconds, strict=True)
+                        FrozenFilesystem(mount=each.mount, kind=each.kind, how=how, milliseconds=time_)
+                        for each, how, time_ in zip(filesystems, attempt.how, lasted, strict=False)
                     ),
-                    freeze_milliseconds=round(max(self._thawed.milliseconds, default=0.0), 1),
+                    volumes=tuple(
+                        SuspendedVolume(name=each.name, milliseconds=time_)
+                        for each, time_ in zip(volumes, lasted[len(filesystems) :], strict=True)
+                    ),
+                    freeze_milliseconds=max(lasted, default=0.0),
                     remainder=sum(len(piece.data) for piece in attempt.pieces),
                     attempts=number,
                 )
@@ -129,7 +141,7 @@ class _Cut:
             self._listener(Message(text=f"Freeze {number} was given up: {why}.", level="warning", step=_STEP))
         raise NotStillError(
             f"The disks did not come to rest in {self._limits.attempts} freezes: {why}.",
-            hint="Stop what writes most (or what writes to a volume directly), allow a longer freeze, or capture "
+            hint="Stop what writes most (or what writes to a partition directly), allow a longer freeze, or capture "
             "snapshots.",
         )
 

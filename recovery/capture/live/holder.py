@@ -21,6 +21,7 @@ import msgspec
 
 from recovery.capture.live import freezer
 from recovery.capture.live.filesystems import Filesystem
+from recovery.capture.live.rawvolumes import RawVolume, resume_all
 from recovery.errors import BusyError, DeviceError
 
 How = Literal["frozen", "still"]
@@ -46,10 +47,11 @@ class _Answer(msgspec.Struct):
 
 
 class Holder:
-    """Holds filesystems still for a moment. While they are frozen the caller must not write, log or start anything."""
+    """Holds filesystems, and volumes that are written to directly, still for a moment. Meanwhile the caller must not
+    write, log or start anything."""
 
-    def __init__(self, filesystems: Sequence[Filesystem]) -> None:
-        self._filesystems = list(filesystems)
+    def __init__(self, filesystems: Sequence[Filesystem], volumes: Sequence[RawVolume] = ()) -> None:
+        self._filesystems, self._volumes = list(filesystems), list(volumes)
         self._descriptors: list[int] = []
         self._line: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,7 +66,8 @@ class Holder:
             with theirs:
                 # Popen, not run(): it lives beside us. Its own session, so that no signal of a terminal ends it.
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(Path(freezer.__file__).resolve()), *map(str, self._descriptors)],
+                    [sys.executable, "-I", "-S", str(Path(freezer.__file__).resolve()), *map(str, self._descriptors),
+                     *(f"dm:{each.number}" for each in self._volumes)],
                     stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                     pass_fds=self._descriptors, start_new_session=True, cwd="/",
                 )  # fmt: skip
@@ -96,7 +99,8 @@ class Holder:
                 _syncfs(descriptor)
 
     def freeze(self, seconds: float) -> list[How]:
-        """Freeze all; for each whether it is frozen, or cannot be. After ``seconds`` they thaw by themselves.
+        """Freeze all; for each (filesystems, then volumes) whether it is frozen, or cannot be. After ``seconds`` they
+        thaw by themselves.
 
         Raises BusyError when one is frozen by somebody else or did not freeze in time; then none is frozen by us.
         """
@@ -105,18 +109,22 @@ class Holder:
         if answer.event == "frozen":
             return answer.how
         self.thaw()
-        mount = self._filesystems[answer.number].mount
+        count = len(self._filesystems)
+        if answer.number < count:
+            what, end = f"filesystem '{self._filesystems[answer.number].mount}'", "fsfreeze --unfreeze"
+        else:
+            what, end = f"volume '{self._volumes[answer.number - count].name}'", "dmsetup resume"
         if answer.errno == errno.EBUSY:
             raise BusyError(
-                f"The filesystem '{mount}' is frozen already, by another program.",
-                hint="Is another backup running? 'fsfreeze --unfreeze' ends a freeze that was left behind.",
+                f"The {what} is frozen already, by another program.",
+                hint=f"Is another backup, or LVM, at work? '{end}' ends a freeze that was left behind.",
             )
         if answer.errno == errno.ETIMEDOUT:
             raise BusyError(
-                f"The filesystem '{mount}' did not freeze within {seconds * 1000:.0f} ms; all were thawed.",
+                f"The {what} did not freeze within {seconds * 1000:.0f} ms; all were thawed.",
                 hint="It had much to write out. Allow a longer freeze, or try again when less is written.",
             )
-        raise DeviceError(f"The filesystem '{mount}' cannot be frozen: {os.strerror(answer.errno)}.")
+        raise DeviceError(f"The {what} cannot be frozen: {os.strerror(answer.errno)}.")
 
     def thaw(self) -> Thawed:
         """Thaw all that we froze."""
@@ -154,10 +162,12 @@ class Holder:
         return msgspec.json.decode(line, type=_Answer)
 
     def _gone(self) -> DeviceError:
-        """The process is gone or hangs: we thaw ourselves. A filesystem that is not frozen says EINVAL."""
+        """The process is gone or hangs: we thaw ourselves. A filesystem that is not frozen says EINVAL; a volume is
+        asked first."""
         for descriptor in reversed(self._descriptors):
             with contextlib.suppress(OSError):
                 fcntl.ioctl(descriptor, freezer.FITHAW, 0)
+        resume_all(reversed(self._volumes))
         return DeviceError(
             "The process that holds the filesystems still ended or does not answer; they were thawed.",
             hint="Look at the kernel's log (dmesg), then try again.",
