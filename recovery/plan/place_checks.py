@@ -15,9 +15,6 @@ from recovery.plan.names import BOOT_TYPES, short_name
 from recovery.plan.sectors import obstacles, unseen
 from recovery.units import MIB, format_size
 
-#: Until a host whose volume group was shrunk was seen starting in a test (docs/adaptation.md).
-UNPROVEN = "No host whose volume group was made smaller was seen starting in a test yet: keep the way back open."
-
 
 def check_place(
     source: PointDisk, target: Disk, machine: Machine, groups: tuple[VolumeGroup, ...] = ()
@@ -108,8 +105,6 @@ def _what_changes(
     anew = [f"{_name(placed.number)} (FAT)" for placed in landing.placements if placed.way == "remake"]
     words = [f"Made smaller by its own tools: {', '.join(shrunk)}."] if shrunk else []
     words += [f"Moved: partition {', '.join(moved)}."] if moved else []
-    if volumes:
-        words.append(UNPROVEN)
     if anew:
         words.append(f"Made anew for the other sectors, with the same files, label and UUID: {', '.join(anew)}.")
     if target.size < source.size:

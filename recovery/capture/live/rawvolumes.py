@@ -17,7 +17,7 @@ from recovery.capture.live.freezer import CONTROL, SuspendedVolume
 from recovery.capture.tracking.model import TrackedDisk
 from recovery.errors import DeviceError
 
-_SYS = Path("/sys/block")
+_SYS, _NUMBERS, _SWAPS = Path("/sys/block"), Path("/sys/dev/block"), Path("/proc/swaps")
 #: How LVM marks the device of a thin pool that its thin volumes lie on.
 _POOL = "-tpool"
 
@@ -38,7 +38,7 @@ def find_raw_volumes(disks: Sequence[TrackedDisk], filesystems: Sequence[Filesys
         return []
     frozen = {name for each in filesystems for number, name in stacked_devices(each.device)}
     frozen |= {Path(each.source).resolve().name for each in filesystems}
-    frozen |= {Path(line.split()[0]).resolve().name for line in Path("/proc/swaps").read_text().splitlines()[1:]}
+    frozen |= {Path(line.split()[0]).resolve().name for line in _SWAPS.read_text().splitlines()[1:]}
     stacked = {pair for disk in disks for pair in stacked_devices(f"{disk.major}:{disk.minor}")}
     volumes = sorted((name, number) for number, name in stacked if (_SYS / name / "dm").is_dir())
     leaves = [
@@ -70,7 +70,7 @@ def is_open(number: str) -> bool:
 def volume_name(number: str) -> str:
     """Device-mapper's name of the volume with that number (``major:minor``), or empty."""
     try:
-        return Path("/sys/dev/block", number, "dm/name").read_text().strip()
+        return (_NUMBERS / number / "dm/name").read_text().strip()
     except OSError:
         return ""
 

@@ -1,0 +1,126 @@
+"""Which volumes are suspended for a point, and how device-mapper is asked; the kernel's part is tried in a guest."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import struct
+from pathlib import Path
+
+import pytest
+
+from recovery.capture import busy
+from recovery.capture.live import rawvolumes
+from recovery.capture.live.filesystems import Filesystem
+from recovery.capture.live.freezer import DM_STATUS, DM_SUSPEND, DM_SUSPENDED, SuspendedVolume
+from recovery.capture.live.rawvolumes import RawVolume, find_raw_volumes
+from recovery.capture.tracking.model import TrackedDisk
+
+#: kernel name -> (number, what it lies on, LVM's name, device-mapper's uuid)
+HOST = {
+    "sda": ("8:0", (), "", ""),
+    "dm-0": ("253:0", ("sda",), "pve-root", "LVM-root"),
+    "dm-1": ("253:1", ("sda",), "pve-swap", "LVM-swap"),
+    "dm-2": ("253:2", ("sda",), "pve-data_tmeta", "LVM-tmeta"),
+    "dm-3": ("253:3", ("sda",), "pve-data_tdata", "LVM-tdata"),
+    "dm-4": ("253:4", ("dm-2", "dm-3"), "pve-data-tpool", "LVM-data-tpool"),
+    "dm-5": ("253:5", ("dm-4",), "pve-data", "LVM-data-pool"),
+    "dm-6": ("253:6", ("dm-4",), "pve-vm--100--disk--0", "LVM-vm100"),
+    "dm-7": ("253:7", ("dm-4",), "pve-vm--101--disk--0", "LVM-vm101"),
+    "dm-8": ("253:8", ("sda",), "pve-raw", "LVM-raw"),
+}
+OPEN = {"253:0", "253:1", "253:2", "253:3", "253:4", "253:6", "253:8"}
+ROOT = Filesystem("253:0", "/dev/mapper/pve-root", "/", "ext4")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Proxmox host in sysfs: VM 100 runs, VM 101 does not, and something has pve/raw open."""
+    blocks, numbers = tmp_path / "block", tmp_path / "numbers"
+    numbers.mkdir()
+    for name, (number, below, volume, uuid) in HOST.items():
+        for folder in ("holders", "slaves", *(("dm",) if volume else ())):
+            (blocks / name / folder).mkdir(parents=True, exist_ok=True)
+        (blocks / name / "dev").write_text(number + "\n")
+        (numbers / number).symlink_to(blocks / name)
+        if volume:
+            (blocks / name / "dm/name").write_text(volume + "\n")
+            (blocks / name / "dm/uuid").write_text(uuid + "\n")
+        for each in below:
+            (blocks / each / "holders" / name).symlink_to(blocks / name)
+            (blocks / name / "slaves" / each).symlink_to(blocks / each)
+    control = tmp_path / "control"
+    control.touch()
+    swaps = tmp_path / "swaps"
+    swaps.write_text("Filename Type Size Used Priority\n/dev/dm-1 partition 1 0 -2\n")
+    monkeypatch.setattr(busy, "_SYS_BLOCK", numbers)
+    monkeypatch.setattr(rawvolumes, "_SYS", blocks)
+    monkeypatch.setattr(rawvolumes, "_NUMBERS", numbers)
+    monkeypatch.setattr(rawvolumes, "_SWAPS", swaps)
+    monkeypatch.setattr(rawvolumes, "CONTROL", str(control))
+    monkeypatch.setattr(rawvolumes, "is_open", OPEN.__contains__)
+
+
+def disks() -> list[TrackedDisk]:
+    return [TrackedDisk(name="disk1", path=Path("/dev/sda"), kernel_name="sda", major=8, minor=0, size=1 << 40)]
+
+
+def test_what_vms_write_to_and_its_pool_last(host: None) -> None:
+    assert find_raw_volumes(disks(), [ROOT]) == [
+        RawVolume("253:6", "pve-vm--100--disk--0"),
+        RawVolume("253:8", "pve-raw"),
+        RawVolume("253:4", "pve-data-tpool"),
+    ]
+
+
+def test_a_pool_below_a_filesystem_of_the_host_is_left_alone(host: None) -> None:
+    """What the agent itself needs may lie there; its own freeze makes the pool write down what it gave out."""
+    also = Filesystem("253:7", "/dev/mapper/pve-vm--101--disk--0", "/mnt", "xfs")
+    assert [each.name for each in find_raw_volumes(disks(), [ROOT, also])] == ["pve-vm--100--disk--0", "pve-raw"]
+
+
+def test_a_host_without_device_mapper_has_none(host: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rawvolumes, "CONTROL", "/nonexistent/control")
+    assert find_raw_volumes(disks(), [ROOT]) == []
+
+
+class Kernel:
+    """Device-mapper's control, with one volume (253:300)."""
+
+    def __init__(self, *, suspended: bool = False) -> None:
+        self.suspended, self.asked = suspended, list[int]()
+
+    def ioctl(self, descriptor: int, code: int, data: bytearray) -> int:
+        # include/uapi/linux/dm-ioctl.h; linux/kdev_t.h for the number.
+        version, size = struct.unpack_from("<I", data, 0)[0], struct.unpack_from("<I", data, 12)[0]
+        flags, device = struct.unpack_from("<I", data, 28)[0], struct.unpack_from("<Q", data, 40)[0]
+        assert (version, size, len(data)) == (4, 312, 312) and not any(data[48:])
+        assert ((device & 0xFFF00) >> 8, (device & 0xFF) | (device >> 12) & 0xFFF00) == (253, 300)
+        self.asked.append(code)
+        if code == DM_SUSPEND:
+            self.suspended = bool(flags & DM_SUSPENDED)
+        struct.pack_into("<iI", data, 24, 2, DM_SUSPENDED if self.suspended else 0)
+        return 0
+
+
+def test_device_mapper_is_asked_as_its_header_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel()
+    monkeypatch.setattr(fcntl, "ioctl", kernel.ioctl)
+    volume = SuspendedVolume(5, 253, 300)
+    assert volume.status() == (False, 2)
+    volume.hold()
+    assert kernel.suspended and volume.status()[0]
+    volume.release()
+    assert not kernel.suspended
+    kernel.asked.clear()
+    volume.release()
+    assert kernel.asked == [DM_STATUS], "a resume would bring into force what LVM prepares"
+
+
+def test_what_somebody_else_suspended_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(suspended=True)
+    monkeypatch.setattr(fcntl, "ioctl", kernel.ioctl)
+    with pytest.raises(OSError) as caught:
+        SuspendedVolume(5, 253, 300).hold()
+    assert caught.value.errno == errno.EBUSY
+    assert kernel.suspended
