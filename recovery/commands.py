@@ -26,6 +26,8 @@ log = logging.getLogger("rekindle.commands")
 
 #: Tools are read by programs: no translations, no colour, no pager.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "SYSTEMD_COLORS": "0", "PAGER": "cat"}
+#: util-linux says so where the kernel refused a mount, and the reason is in the kernel's log only.
+_SEE_KERNEL, _KERNEL_LINES = "dmesg(1) may have more information", 3
 
 
 @dataclass(frozen=True)
@@ -166,13 +168,23 @@ def run(
     if done.stderr.strip() and on_output is None:
         log.debug("stderr of %s: %s", words[0], done.stderr.strip()[-2000:])
     if check and done.returncode != 0:
-        raise failure(done)
+        raise failure(done, _kernel_said() if _SEE_KERNEL in done.stderr else ())
     return done
 
 
-def failure(done: Completed) -> CommandError:
-    """The CommandError that describes a program that ended badly."""
-    last_words = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-3:]
+def _kernel_said() -> list[str]:
+    """The kernel's last lines, which mount's message sends a person to: at the console of a BMC that is far."""
+    with contextlib.suppress(CommandError):
+        said = _runner.get()(["dmesg", "--notime"], timeout=10).stdout
+        return [line.strip() for line in said.splitlines() if line.strip()][-_KERNEL_LINES:]
+    return []
+
+
+def failure(done: Completed, kernel: Sequence[str] = ()) -> CommandError:
+    """The CommandError that describes a program that ended badly; ``kernel``: what the kernel had to say."""
+    lines = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
+    last_words = [line.strip() for line in lines if not kernel or _SEE_KERNEL not in line][-3:]
+    last_words += [f"kernel: {line}" for line in kernel]
     if done.returncode < 0:
         how = f"was killed by {signal.Signals(-done.returncode).name}"
     elif done.returncode == 127:

@@ -22,6 +22,22 @@ def test_a_failure_names_the_program_its_code_and_last_words() -> None:
     assert "exit 3" in caught.value.hint
 
 
+def test_what_the_kernel_said_of_a_mount_stands_in_the_message() -> None:
+    words = "mount: /x: wrong fs type.\n       dmesg(1) may have more information after failed mount system call.\n"
+    kernel = "usb 1-1: new device\nBTRFS error: open_ctree failed\n"
+    fake = FakeRunner({("mount",): Completed((), 32, "", words), ("dmesg",): Completed((), 0, kernel)})
+    with use_runner(fake), pytest.raises(CommandError) as caught:
+        run(["mount", "/dev/x", "/x"])
+    assert caught.value.message == (
+        "'mount' failed with exit code 32: mount: /x: wrong fs type. / kernel: usb 1-1: new device / kernel: BTRFS "
+        "error: open_ctree failed"
+    )
+    # Where the kernel's log may not be read, mount's own words have to do.
+    fake.answers[("dmesg",)] = Completed((), 1)
+    with use_runner(fake), pytest.raises(CommandError, match="may have more information"):
+        run(["mount", "/dev/x", "/x"])
+
+
 def test_a_killed_program_is_said_to_be_killed() -> None:
     with pytest.raises(CommandError, match="SIGKILL"):
         run(["sh", "-c", "kill -9 $$"])
