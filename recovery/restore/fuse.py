@@ -193,6 +193,8 @@ def shown(backing: Backing, *, writable: bool) -> Iterator[Shown]:
                 hint="This needs root, and a kernel with FUSE ('modprobe fuse').",
             ) from error
         try:
+            # Until it is asked for, the kernel holds the size for 0: a loop device on it was empty (Linux 6.12).
+            path.stat()
             yield file
         except RekindleError:
             # The tool failed because of what it could not read: that is what a person must know.
