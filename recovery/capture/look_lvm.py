@@ -74,7 +74,7 @@ def _start_of_thin(lv: MappedVolume) -> Extent | None:
         return None
     metadata = lv.thin.metadata
     try:
-        found = thin_start(lambda at, length: read_extents(metadata, at, length), lv.thin.device)
+        found = thin_start(lambda at, length: read_extents(metadata, at, length), lv.thin)
     except RekindleError:
         return None  # a pool at work, or a damaged one: what its volumes hold is not known then
     return next(iter(cut(lv.thin.data, *found)), None) if found else None

@@ -162,13 +162,15 @@ def _map_group(name: str, group: dict[str, Any], by_uuid: dict[str, PhysicalVolu
     pvs = {key: (by_uuid.get(str(pv["id"])), pv) for key, pv in group["physical_volumes"].items()}
     described = group.get("logical_volumes", {})
     extents = {key: _extents_of(_segments(lv), pvs, extent_size) for key, lv in described.items()}
+    # A snapshot that is hidden names what it is merged into: that has the snapshot's content from its next start on.
+    merged = {str(segment["merge"]) for lv in described.values() for segment in _segments(lv) if "merge" in segment}
     volumes: list[MappedVolume] = []
     for lv_name, lv in described.items():
         if "VISIBLE" not in lv.get("status", []):
             continue
         segments = _segments(lv)
         kind = next((kind for kind in map(_segment_kind, segments) if kind != "linear"), "linear")
-        alone = kind == "linear" and len(pvs) == 1
+        alone = kind == "linear" and len(pvs) == 1 and bool(extents[lv_name])
         volume = LogicalVolume(
             name=lv_name,
             size=sum(int(segment["extent_count"]) for segment in segments) * extent_size,
@@ -176,7 +178,7 @@ def _map_group(name: str, group: dict[str, Any], by_uuid: dict[str, PhysicalVolu
             segment=kind,
             segments=_places(segments, group, extent_size) if alone else (),
         )
-        thin = _thin_place(segments, described, extents) if kind == "thin" else None
+        thin = _thin_place(segments, described, extents) if kind == "thin" and lv_name not in merged else None
         volumes.append(MappedVolume(name, volume, extents[lv_name], thin))
     return volumes
 
@@ -207,15 +209,16 @@ def _extents_of(
 def _thin_place(
     segments: Sequence[dict[str, Any]], described: dict[str, Any], extents: dict[str, tuple[Extent, ...]]
 ) -> ThinPlace | None:
-    """None where not all of it is in the pool (an external origin), where its number is about to change (a snapshot
-    that is being merged), or where the pool's own volumes are not linear."""
-    if len(segments) != 1 or any(key in segments[0] for key in ("external_origin", "merge")):
+    """None where not all of it is in the pool (an external origin), or where the pool's own volumes are not linear."""
+    if len(segments) != 1 or "external_origin" in segments[0]:
         return None
     pools = _segments(described.get(str(segments[0].get("thin_pool")), {}))
     if len(pools) != 1 or pools[0].get("type") != "thin-pool":
         return None
     metadata, data = extents.get(pools[0]["metadata"], ()), extents.get(pools[0]["pool"], ())
-    return ThinPlace(metadata, data, int(segments[0]["device_id"])) if metadata and data else None
+    if not metadata or not data:
+        return None
+    return ThinPlace(metadata, data, int(segments[0]["device_id"]), int(pools[0]["transaction_id"]))
 
 
 def _places(segments: Sequence[dict[str, Any]], group: dict[str, Any], extent_size: int) -> tuple[LvmSegment, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from recovery.capture.crc32c import crc32c
 from recovery.capture.ranges import Extent
 from recovery.errors import IntegrityError
 from recovery.format.extents import Run
@@ -26,6 +27,8 @@ _LEAF = 2
 _HEAD = struct.Struct("<IIQIIII")
 #: A mapping is a block of the data volume, and in its lowest bits the time at which it was made.
 _TIME = 24
+#: What the checksums of the two are combined with: SUPERBLOCK_CSUM_XOR, BTREE_CSUM_XOR.
+_SUPERBLOCK_XOR, _NODE_XOR = 160774, 121107
 #: A tree of 64-bit keys with at least two children a node is no deeper.
 _DEEPEST = 64
 
@@ -50,39 +53,42 @@ class _Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class ThinPlace:
-    """A thin volume: what its pool's metadata and data volumes lie in, and its number in that metadata (device id)."""
+    """A thin volume: what its pool's metadata and data volumes lie in, its number in that metadata (device id), and
+    the transaction that LVM knows the pool by."""
 
     metadata: tuple[Extent, ...]
     data: tuple[Extent, ...]
     device: int
+    transaction: int
 
 
-def thin_runs(read: Reader, device: int, size: int) -> list[Run]:
+def thin_runs(read: Reader, place: ThinPlace, size: int) -> list[Run]:
     """Where a thin volume of ``size`` bytes lies in its pool's data volume: runs in its order; what is in none was
     never written, and reads as zeros.
 
     ``read(offset, length)`` gives bytes of the pool's metadata volume. Raises IntegrityError for metadata that make no
     sense, and for a volume that is not in them.
     """
-    root, chunk = _volume(read, device)
+    root, chunk = _volume(read, place)
     runs = (Run(each.at * chunk, each.block * chunk, each.chunks * chunk) for each in _stretches(read, root))
     # A volume may end within a chunk, and may have been made smaller.
     return [Run(run.at, run.offset, min(run.length, size - run.at)) for run in runs if run.at < size]
 
 
-def thin_start(read: Reader, device: int) -> tuple[int, int] | None:
+def thin_start(read: Reader, place: ThinPlace) -> tuple[int, int] | None:
     """Offset and length, in the pool's data volume, of the chunk at the volume's beginning; None when nothing was ever
     written there. Raises as ``thin_runs``."""
-    root, chunk = _volume(read, device)
+    root, chunk = _volume(read, place)
     value = _find(read, root, 0)
     return None if value is None else ((value >> _TIME) * chunk, chunk)
 
 
-def _volume(read: Reader, device: int) -> tuple[int, int]:
+def _volume(read: Reader, place: ThinPlace) -> tuple[int, int]:
     """The root of a volume's mappings, and the size of the pool's chunks."""
     head = read(0, BLOCK)
     if len(head) < BLOCK or struct.unpack_from("<Q", head, 32)[0] != _MAGIC:
         raise IntegrityError("The thin pool's metadata have no superblock.")
+    _check(head, _SUPERBLOCK_XOR, 0)
     (version,) = struct.unpack_from("<I", head, 40)
     if version not in _VERSIONS:
         raise IntegrityError(f"The thin pool's metadata have version {version}, which is not known.")
@@ -90,9 +96,16 @@ def _volume(read: Reader, device: int) -> tuple[int, int]:
     (sectors,) = struct.unpack_from("<I", head, 336)
     if not sectors:
         raise IntegrityError("The thin pool's metadata give no size of its chunks.")
-    root = _find(read, mappings, device)
+    (transaction,) = struct.unpack_from("<Q", head, 48)
+    # One apart where a power cut came between the pool's metadata and LVM's, which LVM itself mends.
+    if abs(transaction - place.transaction) > 1:
+        raise IntegrityError(
+            f"The thin pool's metadata are of transaction {transaction}, and LVM's of {place.transaction}: the "
+            "numbers of its volumes may be others."
+        )
+    root = _find(read, mappings, place.device)
     if root is None:
-        raise IntegrityError(f"The thin pool's metadata have no volume with the number {device}.")
+        raise IntegrityError(f"The thin pool's metadata have no volume with the number {place.device}.")
     return root, sectors * _SECTOR
 
 
@@ -103,6 +116,7 @@ def _node(read: Reader, block: int) -> _Node:
     _, flags, number, count, room, width, _ = _HEAD.unpack_from(data)
     if number != block or width != 8 or count > room or _HEAD.size + room * 16 > BLOCK:
         raise IntegrityError(f"Block {block} of the thin pool's metadata is no node of its tree.")
+    _check(data, _NODE_XOR, block)
     keys = struct.unpack_from(f"<{count}Q", data, _HEAD.size)
     return _Node(bool(flags & _LEAF), keys, struct.unpack_from(f"<{count}Q", data, _HEAD.size + room * 8))
 
@@ -153,3 +167,9 @@ def _joined(stretches: Iterable[_Stretch]) -> list[_Stretch]:
         else:
             found.append(each)
     return found
+
+
+def _check(data: bytes, xor: int, block: int) -> None:
+    """The CRC-32C of all but itself stands first (persistent-data/dm-block-manager.c, dm_bm_checksum)."""
+    if crc32c(data[4:]) ^ xor != int.from_bytes(data[:4], "little"):
+        raise IntegrityError(f"Block {block} of the thin pool's metadata has a wrong checksum.")

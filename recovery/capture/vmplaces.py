@@ -119,7 +119,7 @@ def map_still(places: Iterable[VmPlace], disks: Mapping[Path, str]) -> dict[Key,
             volume = place.volume
             if place.here is None and volume.thin is not None:
                 size, metadata = volume.size, volume.thin.metadata
-                runs = thin_runs(partial(read_extents, metadata), volume.thin.device, size)
+                runs = thin_runs(partial(read_extents, metadata), volume.thin, size)
                 volume = replace(volume, extents=volume.thin.data)
             elif place.here is None:
                 size, runs = volume.size, [Run(0, 0, volume.size)]

@@ -143,7 +143,11 @@ def within(top: Path, folder: str) -> Path:
     path = top.joinpath(*parts)
     # Not Path.resolve(): it raises RuntimeError where links lead round in a circle; realpath() stops at the link.
     real = Path(os.path.realpath(path))
-    if ".." in parts or real.is_symlink() or not real.is_relative_to(os.path.realpath(top)):
+    if (
+        ".." in parts
+        or not real.is_relative_to(os.path.realpath(top))
+        or any(each.is_symlink() for each in (real, *real.relative_to(os.path.realpath(top)).parents))
+    ):
         raise UsageError(
             f"'{folder}' leads out of the filesystem, or nowhere.", hint="Type a folder within it, such as vms/web1."
         )

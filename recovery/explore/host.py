@@ -153,7 +153,7 @@ class HostView:
             return Mapped(0, ())
         metadata, data = of_extents(volume.thin.metadata), of_extents(volume.thin.data)
         try:
-            runs = thin_runs(lambda at, n: self.read(metadata, at, n), volume.thin.device, volume.size)
+            runs = thin_runs(lambda at, n: self.read(metadata, at, n), volume.thin, volume.size)
             return of_runs(runs, data, volume.size)
         except (IntegrityError, ValueError) as error:
             raise IntegrityError(

@@ -10,7 +10,7 @@ from recovery.capture.ranges import Extent
 from recovery.format.extents import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """``length`` bytes at ``at`` of something lie at ``offset`` of disk ``disk`` of the point."""
 
@@ -32,7 +32,9 @@ class Mapped:
         end = min(offset + length, self.size)
         index = max(0, bisect_right(self.pieces, offset, key=lambda piece: piece.at) - 1)
         found: list[Piece] = []
-        for piece in self.pieces[index:]:
+        # By index: a fragmented volume has hundreds of thousands of them, and is asked for single blocks.
+        for number in range(index, len(self.pieces)):
+            piece = self.pieces[number]
             if piece.at >= end:
                 break
             begin, stop = max(offset, piece.at), min(end, piece.at + piece.length)

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from recovery.capture.live.beside import Beside, surrounded
-from recovery.capture.live.filesystems import Filesystem, find_filesystems, swap_areas
-from recovery.capture.live.holder import Holder, How, Thawed
+from recovery.capture.live.filesystems import Filesystem, find_filesystems, hidden_filesystems, swap_areas
+from recovery.capture.live.holder import FreezeTimeoutError, Holder, How, Thawed, sync_mounts
 from recovery.capture.live.limits import DoubtError, FreezeLimits, NotStillError
 from recovery.capture.live.rawread import HURRY, RawDisk, Read, ReadingCrew, set_priority
-from recovery.capture.live.rawvolumes import RawVolume, find_raw_volumes
+from recovery.capture.live.rawvolumes import RawVolume, find_raw_volumes, write_out
 from recovery.capture.tracking.model import NONE, Copier, Extents, Piece, TrackedDisk, Tracker
 from recovery.errors import CancelledError
 from recovery.events import Listener, Message
@@ -47,6 +47,7 @@ class _Attempt(msgspec.Struct):
     seconds: float = 0.0
     why: str = ""
     unread: dict[str, Extents] = {}
+    volumes: list[RawVolume] = []
 
 
 def take_cut(
@@ -67,12 +68,8 @@ def take_cut(
     what the copier has is void. Nothing is frozen afterwards, whatever happens.
     """
     filesystems = find_filesystems(disks)
-    volumes = find_raw_volumes(disks, filesystems)
-    with (
-        Holder(filesystems, volumes) as holder,
-        _Cut(tracker, disks, copier, limits, listener, cancel, holder, beside) as cut,
-    ):
-        return cut.take(filesystems, volumes, first)
+    with Holder(filesystems) as holder, _Cut(tracker, disks, copier, limits, listener, cancel, holder, beside) as cut:
+        return cut.take(filesystems, first)
 
 
 class _Cut:
@@ -106,9 +103,10 @@ class _Cut:
         for raw in self._raw.values():
             raw.close()
 
-    def take(
-        self, filesystems: Sequence[Filesystem], volumes: Sequence[RawVolume], first: Mapping[str, Extents]
-    ) -> LiveFigures:
+    def take(self, filesystems: Sequence[Filesystem], first: Mapping[str, Extents]) -> LiveFigures:
+        self._filesystems = filesystems
+        # Of containers: they can't be frozen by us, but written out.
+        self._hidden = [each.reach for each in hidden_filesystems(self._disks, filesystems)]
         self._check_doubts()
         self._pass(first)
         pending: Mapping[str, Extents] = {}
@@ -119,7 +117,7 @@ class _Cut:
             if not attempt.why:
                 self._check_doubts()
                 self._copier.keep(attempt.pieces)
-                lasted = [round(each, 1) for each in self._thawed.milliseconds]
+                lasted = [round(each, 1) for each in (*self._thawed.milliseconds, *self._thawed.volumes)]
                 return LiveFigures(
                     moment=attempt.moment,
                     tracker=self._tracker.method,
@@ -130,7 +128,7 @@ class _Cut:
                     ),
                     volumes=tuple(
                         SuspendedVolume(name=each.name, milliseconds=time_)
-                        for each, time_ in zip(volumes, lasted[len(filesystems) :], strict=True)
+                        for each, time_ in zip(attempt.volumes, lasted[len(filesystems) :], strict=True)
                     ),
                     freeze_milliseconds=max(lasted, default=0.0),
                     remainder=sum(len(piece.data) for piece in attempt.pieces),
@@ -170,12 +168,12 @@ class _Cut:
         before: int | None = None
         stuck = 0
         for _ in range(self._limits.passes):
-            self._holder.sync()
+            self._write_out()
             self._pass(_union(pending, self._tracker.switch()))
             pending = {}
             self._check_doubts()
             # What is in memory still is written out before the freeze, so it counts.
-            self._holder.sync()
+            self._write_out()
             rest = self._rest()
             if rest <= self._limits.memory and rest / self._rate <= self._limits.freeze * _SHARE:
                 return
@@ -197,14 +195,20 @@ class _Cut:
     def _freeze_host(self) -> _Attempt:
         """Freeze, read the rest, thaw. Between freeze and thaw nothing is written, logged or started."""
         swap = swap_areas(self._disks)
-        self._holder.sync()
+        self._write_out()
+        # As late as can be: VMs start and stop.
+        volumes = find_raw_volumes(self._disks, self._filesystems)
         begun = time.monotonic()
         deadline = begun + self._limits.freeze
         usual = set_priority(HURRY)
         try:
-            how = self._holder.freeze(self._limits.freeze)
+            try:
+                how = self._holder.freeze(self._limits.freeze, volumes)
+            except FreezeTimeoutError as error:
+                return _Attempt([], [], why=error.message.rstrip("."))
             try:
                 attempt = self._read_rest(how, swap, deadline)
+                attempt.volumes = volumes
                 if not attempt.why:
                     # Last, so that it never costs the point: a share of what time is left.
                     now = time.monotonic()
@@ -218,6 +222,12 @@ class _Cut:
             attempt.why = f"{self._limits.freeze * 1000:.0f} ms were not enough"
             attempt.unread = _union(attempt.unread, _places(attempt.pieces))
         return attempt
+
+    def _write_out(self) -> None:
+        """What is in memory of filesystems and volumes, so that the freeze does not wait for that."""
+        self._holder.sync()
+        write_out(find_raw_volumes(self._disks, self._filesystems))
+        sync_mounts(self._hidden)
 
     def _read_rest(self, how: list[How], swap: Mapping[str, Extents], deadline: float) -> _Attempt:
         # What can't be frozen is written out now, when nobody else writes; below it is proven to stay still.

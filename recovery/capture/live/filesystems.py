@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from recovery.capture.busy import Mount, parse_mountinfo, stacked_devices
@@ -17,12 +17,13 @@ _MOUNTINFO = Path("/proc/self/mountinfo")
 @dataclass(frozen=True)
 class Filesystem:
     """A filesystem mounted read-write: ``device`` is ``major:minor`` as stat() shows it, ``mount`` one of its mount
-    points."""
+    points; ``reach``: where we see a mount point that is a container's."""
 
     device: str
     source: str
     mount: str
     kind: str
+    reach: str = ""
 
 
 def find_filesystems(disks: Sequence[TrackedDisk]) -> list[Filesystem]:
@@ -55,7 +56,7 @@ def hidden_filesystems(disks: Sequence[TrackedDisk], found: Sequence[Filesystem]
             continue  # it ended
         for each in on_devices(mounts, devices):
             if each.device not in known:
-                hidden.setdefault(each.device, each)
+                hidden.setdefault(each.device, replace(each, reach=f"{process}/root{each.mount}"))
     return list(hidden.values())
 
 

@@ -1,10 +1,11 @@
 """The process that freezes filesystems and thaws them again, whatever becomes of the agent. Stands alone: no imports
 of ours, so that it starts at once and holds nothing but what it needs.
 
-Run as ``python -I -S freezer.py FD... dm:MAJOR:MINOR...``: descriptors of filesystems, and volumes of device-mapper
-that are written to directly (by VMs), which are suspended; in the order of freezing. A socket is descriptor 0. Lines
-come in: ``freeze SECONDS``, ``thaw``. Lines of JSON go out: ``ready``, ``frozen``, ``failed``,
-``thawed``. It thaws by itself after SECONDS, and at once when the other end of the socket is gone.
+Run as ``python -I -S freezer.py FD...``: descriptors of the filesystems, in the order of freezing; a socket is
+descriptor 0. Lines come in: ``freeze SECONDS WORD...``, ``thaw``. Lines of JSON go out: ``ready``, ``frozen``,
+``failed``, ``thawed``. A word is what is held beside the filesystems, after them: ``lvm:GROUP``, LVM's lock of a
+volume group, or ``dm:MAJOR:MINOR``, a volume of device-mapper that is written to directly (by a VM). All thaws by
+itself after SECONDS, and at once when the other end of the socket is gone.
 """
 
 from __future__ import annotations
@@ -22,23 +23,31 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 # include/uapi/linux/fs.h: _IOWR('X', 119, int), _IOWR('X', 120, int)
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 #: include/uapi/linux/dm-ioctl.h: _IOWR(0xfd, 7, struct dm_ioctl) and 6; the flag says suspended, or asks for it.
-CONTROL, DM_STATUS, DM_SUSPEND, DM_SUSPENDED = "/dev/mapper/control", 0xC138FD07, 0xC138FD06, 1 << 1
+CONTROL, DM_STATUS, DM_SUSPEND, DM_SUSPENDED, DM_INACTIVE = "/dev/mapper/control", 0xC138FD07, 0xC138FD06, 2, 64
 #: version, data_size, data_start, target_count, open_count, flags, event_nr, padding, dev; then name and uuid, empty.
 _DM = struct.Struct("<3I3IiIIIQ")
 _DM_SIZE = 312
 _MCL_CURRENT_AND_FUTURE = 3
-#: Filesystems without freezing say one of these.
-_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY}
+#: Filesystems without freezing say one of these, and a volume that is gone.
+_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.ENODEV}
+#: Tries of a resume that fails, and seconds between two of them.
+_RESUMES, _PAUSE = 40, 0.05
+#: Where LVM keeps its locks (lvm.conf, ``locking_dir``), and tries for one whose file is removed meanwhile.
+LOCKS, _LOCKINGS = "/run/lock/lvm", 20
 
 
 class Held(Protocol):
-    """What can be held still. Both raise OSError."""
+    """What can be held still. ``hold`` and ``release`` raise OSError."""
+
+    #: What is released first, when all must go on: filesystems wait for nobody.
+    rank: int
 
     def hold(self) -> None:
         """Nothing is written to it from now on."""
@@ -50,6 +59,8 @@ class Held(Protocol):
 class FrozenMount:
     """A filesystem by a descriptor on it."""
 
+    rank = 0
+
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
@@ -58,13 +69,16 @@ class FrozenMount:
         fcntl.ioctl(self._descriptor, FIFREEZE, 0)
 
     def release(self) -> None:
-        """Thaw it; EINVAL when it is not frozen."""
-        fcntl.ioctl(self._descriptor, FITHAW, 0)
+        """Thaw it. Somebody else may have done so."""
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self._descriptor, FITHAW, 0)
 
 
 class SuspendedVolume:
     """A volume of device-mapper: what is written to it waits; a filesystem on it, mounted where we can't see it, is
     frozen by the kernel."""
+
+    rank = 1
 
     def __init__(self, control: int, major: int, minor: int) -> None:
         self._control = control
@@ -72,15 +86,31 @@ class SuspendedVolume:
         self._device = (minor & 0xFF) | major << 8 | (minor & ~0xFF) << 12
 
     def hold(self) -> None:
-        """Suspend it; EBUSY when somebody else did: LVM does, and what it put there comes into force at a resume."""
-        if self.status()[0]:
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-        self._ask(DM_SUSPEND, DM_SUSPENDED)
+        """Suspend it; EBUSY when somebody else did, or has put something there that a resume would bring into force.
+        ENODEV when it is gone: then nobody writes to it."""
+        try:
+            flags, _ = self._ask(DM_STATUS, 0)
+            if flags & (DM_SUSPENDED | DM_INACTIVE):
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            self._ask(DM_SUSPEND, DM_SUSPENDED)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from error
+            raise
 
     def release(self) -> None:
-        """Resume it."""
-        if self.status()[0]:
-            self._ask(DM_SUSPEND, 0)
+        """Resume it, if it is suspended; a resume that fails is tried again for a while."""
+        for number in range(_RESUMES):
+            try:
+                if self.status()[0]:
+                    self._ask(DM_SUSPEND, 0)
+                return
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                if number == _RESUMES - 1:
+                    raise
+                time.sleep(_PAUSE)
 
     def status(self) -> tuple[bool, int]:
         """Whether it is suspended, and how often it is open."""
@@ -95,17 +125,57 @@ class SuspendedVolume:
         return facts[7], facts[6]
 
 
-class Freezer:
-    """What is to be held still, and what of it is now."""
+class LockedGroup:
+    """LVM's own lock of a volume group, shared: LVM changes nothing of it while we have it, but waits; when LVM is at
+    work, EBUSY. It takes a suspended volume for one that it suspended itself."""
 
-    def __init__(self, line: socket.socket, things: list[Held]) -> None:
-        self._line = line
-        self._things = things
+    rank = 2
+
+    def __init__(self, group: str) -> None:
+        self._path = f"{LOCKS}/V_{group}"
+        self._file = -1
+
+    def hold(self) -> None:
+        """Take the lock. Whoever lets go of it removes its file, so it must be the one that has that name still."""
+        for _ in range(_LOCKINGS):
+            try:
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                return  # this LVM keeps its locks elsewhere, or has none
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                mine, named = os.fstat(file), Path(self._path).stat()
+                if (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino):
+                    self._file = file
+                    return
+            except FileNotFoundError:
+                pass
+            except BlockingIOError as error:
+                os.close(file)
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY)) from error
+            os.close(file)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class Freezer:
+    """What is held still, and when it is over."""
+
+    def __init__(self, line: socket.socket, mounts: list[Held], make: Callable[[str], Held]) -> None:
+        """``mounts`` are frozen each time; ``make`` gives what a word of ``freeze`` names beside them."""
+        self._line, self._mounts, self._make = line, mounts, make
+        self._things: list[Held] = []
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._over.set()
         self._since: dict[int, float] = {}
-        self._lasted = [0.0] * len(things)
+        self._lasted: list[float] = []
+        self._stuck: list[int] = []
         self._thread: threading.Thread | None = None
         self._deadline: float | None = None
         self._expired = False
@@ -122,7 +192,7 @@ class Freezer:
                 self._thaw()
                 continue
             try:
-                data = self._line.recv(4096)
+                data = self._line.recv(65536)
             except OSError:
                 data = b""
             if not data:
@@ -136,8 +206,9 @@ class Freezer:
                 self._obey(words.decode().split())
 
     def _obey(self, words: list[str]) -> None:
-        if words and words[0] == "freeze" and len(words) == 2:
-            self._expired = False
+        if words and words[0] == "freeze" and len(words) >= 2:
+            self._things = [*self._mounts, *map(self._make, words[2:])]
+            self._expired, self._stuck = False, []
             self._lasted = [0.0] * len(self._things)
             self._deadline = time.monotonic() + float(words[1])
             self._over.clear()
@@ -148,7 +219,8 @@ class Freezer:
             self._thaw()
             if self._thread is not None:
                 self._thread.join()
-            self._say(event="thawed", expired=self._expired, milliseconds=[1000 * each for each in self._lasted])
+            self._say(event="thawed", expired=self._expired, stuck=self._stuck,
+                      milliseconds=[1000 * each for each in self._lasted])  # fmt: skip
 
     def _freeze(self) -> None:
         how: list[str] = []
@@ -164,27 +236,42 @@ class Freezer:
                     how.append("still")
                     continue
                 self._thaw()
-                self._say(event="failed", number=number, errno=error.errno)
+                # Interrupted: the time was over, and it waited for what the disk did not do.
+                self._say(event="failed", number=number,
+                          errno=errno.ETIMEDOUT if error.errno == errno.EINTR else error.errno)  # fmt: skip
                 return
             with self._lock:
-                self._since[number] = started
                 late = self._over.is_set()
+                if not late:
+                    self._since[number] = started
             if late:
-                self._thaw()
+                # Here and at once: a thin volume's resume waits for that of its pool, which may be this one.
+                self._release(number, started)
                 self._say(event="failed", number=number, errno=errno.ETIMEDOUT)
                 return
             how.append("frozen")
         self._say(event="frozen", how=how)
 
     def _thaw(self) -> None:
-        """Thaw what is frozen, the last one first."""
+        """Release what is held: filesystems first, then volumes, each kind's last one first."""
         self._deadline = None
         with self._lock:
             self._over.set()
-            for number in sorted(self._since, reverse=True):
-                with contextlib.suppress(OSError):  # somebody else thawed it
-                    self._things[number].release()
-                self._lasted[number] = time.monotonic() - self._since.pop(number)
+            held, self._since = self._since, {}
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and thread.ident and thread.is_alive():
+            # A suspend that waits for a disk that does not answer ends with EINTR, and is undone by the kernel.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pthread_kill(thread.ident, signal.SIGUSR1)
+        for number in sorted(held, key=lambda number: (self._things[number].rank, -number)):
+            self._release(number, held[number])
+
+    def _release(self, number: int, started: float) -> None:
+        try:
+            self._things[number].release()
+        except OSError:
+            self._stuck.append(number)
+        self._lasted[number] = time.monotonic() - started
 
     def _say(self, **words: object) -> None:
         # The agent may be gone; then nobody needs to be told.
@@ -196,6 +283,7 @@ def main() -> None:
     """Take no signal that could end us between freezing and thawing, and never wait for memory."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
     ctypes.CDLL(None).mlockall(_MCL_CURRENT_AND_FUTURE)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("-1000")
@@ -203,12 +291,18 @@ def main() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, -20)
     # Not to hold a folder of a filesystem as the current one.
     os.chdir("/proc")
-    control = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC) if any(":" in word for word in sys.argv[1:]) else -1
-    things: list[Held] = []
-    for word in sys.argv[1:]:
-        kind, _, device = word.partition(":")
-        things.append(SuspendedVolume(control, *map(int, device.split(":"))) if device else FrozenMount(int(kind)))
-    Freezer(socket.socket(fileno=0), things).serve()
+    control = -1
+    with contextlib.suppress(OSError):  # no device-mapper: then nobody names a volume of it
+        control = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
+
+    def make(word: str) -> Held:
+        kind, _, name = word.partition(":")
+        if kind == "lvm":
+            return LockedGroup(name)
+        major, _, minor = name.partition(":")
+        return SuspendedVolume(control, int(major), int(minor))
+
+    Freezer(socket.socket(fileno=0), [FrozenMount(int(word)) for word in sys.argv[1:]], make).serve()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import msgspec
 
 from recovery.capture.live import freezer
 from recovery.capture.live.filesystems import Filesystem
-from recovery.capture.live.rawvolumes import RawVolume, resume_all
+from recovery.capture.live.rawvolumes import RawVolume, resume_all, volume_name
 from recovery.errors import BusyError, DeviceError
 
 How = Literal["frozen", "still"]
@@ -31,10 +31,16 @@ _PATIENCE = 15.0
 
 
 class Thawed(msgspec.Struct, frozen=True):
-    """How long each filesystem was frozen, in the order given, and whether the limit passed before we were ready."""
+    """How long each filesystem was frozen and each volume suspended, in the order given, and whether the limit passed
+    before we were ready."""
 
     milliseconds: list[float]
+    volumes: list[float]
     expired: bool
+
+
+class FreezeTimeoutError(BusyError):
+    """Not all froze in time; all was thawed."""
 
 
 class _Answer(msgspec.Struct):
@@ -44,14 +50,18 @@ class _Answer(msgspec.Struct):
     errno: int = 0
     expired: bool = False
     milliseconds: list[float] = []
+    stuck: list[int] = []
 
 
 class Holder:
     """Holds filesystems, and volumes that are written to directly, still for a moment. Meanwhile the caller must not
     write, log or start anything."""
 
-    def __init__(self, filesystems: Sequence[Filesystem], volumes: Sequence[RawVolume] = ()) -> None:
-        self._filesystems, self._volumes = list(filesystems), list(volumes)
+    def __init__(self, filesystems: Sequence[Filesystem]) -> None:
+        self._filesystems = list(filesystems)
+        #: Of the freeze that is on: what is held beside the filesystems, in the freezer's words and in ours.
+        self._words: list[str] = []
+        self._volumes: list[RawVolume] = []
         self._descriptors: list[int] = []
         self._line: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,8 +76,7 @@ class Holder:
             with theirs:
                 # Popen, not run(): it lives beside us. Its own session, so that no signal of a terminal ends it.
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(Path(freezer.__file__).resolve()), *map(str, self._descriptors),
-                     *(f"dm:{each.number}" for each in self._volumes)],
+                    [sys.executable, "-I", "-S", str(Path(freezer.__file__).resolve()), *map(str, self._descriptors)],
                     stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                     pass_fds=self._descriptors, start_new_session=True, cwd="/",
                 )  # fmt: skip
@@ -93,46 +102,61 @@ class Holder:
         return self._process.pid if self._process else 0
 
     def sync(self, only: How | None = None, how: Sequence[How] = ()) -> None:
-        """Write what is in memory to the disks: of all, or (with what ``freeze`` gave) of one kind only."""
+        """Write out the filesystems: all, or (with what ``freeze`` gave) those of one kind only."""
         for number, descriptor in enumerate(self._descriptors):
             if only is None or how[number] == only:
                 _syncfs(descriptor)
 
-    def freeze(self, seconds: float) -> list[How]:
-        """Freeze all; for each (filesystems, then volumes) whether it is frozen, or cannot be. After ``seconds`` they
-        thaw by themselves.
+    def freeze(self, seconds: float, volumes: Sequence[RawVolume] = ()) -> list[How]:
+        """Freeze all; for each filesystem whether it is frozen, or cannot be. ``volumes`` are suspended after them.
+        All goes on by itself after ``seconds``.
 
-        Raises BusyError when one is frozen by somebody else or did not freeze in time; then none is frozen by us.
+        Raises FreezeTimeoutError, BusyError when one is frozen by somebody else; then nothing is frozen by us.
         """
-        self._tell(f"freeze {seconds}")
+        self._volumes = list(volumes)
+        groups = sorted({each.group for each in volumes if each.group})
+        self._words = [*(f"lvm:{group}" for group in groups), *(f"dm:{each.number}" for each in volumes)]
+        self._tell(" ".join([f"freeze {seconds}", *self._words]))
         answer = self._answer(seconds + _PATIENCE)
         if answer.event == "frozen":
-            return answer.how
+            return answer.how[: len(self._filesystems)]
         self.thaw()
-        count = len(self._filesystems)
-        if answer.number < count:
-            what, end = f"filesystem '{self._filesystems[answer.number].mount}'", "fsfreeze --unfreeze"
-        else:
-            what, end = f"volume '{self._volumes[answer.number - count].name}'", "dmsetup resume"
+        what, end = self._named(answer.number)
         if answer.errno == errno.EBUSY:
             raise BusyError(
-                f"The {what} is frozen already, by another program.",
-                hint=f"Is another backup, or LVM, at work? '{end}' ends a freeze that was left behind.",
+                f"The {what} is frozen already, by another program.", hint=f"Is another backup, or LVM, at work? {end}"
             )
         if answer.errno == errno.ETIMEDOUT:
-            raise BusyError(
+            raise FreezeTimeoutError(
                 f"The {what} did not freeze within {seconds * 1000:.0f} ms; all were thawed.",
                 hint="It had much to write out. Allow a longer freeze, or try again when less is written.",
             )
         raise DeviceError(f"The {what} cannot be frozen: {os.strerror(answer.errno)}.")
 
     def thaw(self) -> Thawed:
-        """Thaw all that we froze."""
+        """Let all go on that we froze. Raises DeviceError when a volume does not."""
         self._tell("thaw")
         while True:
             answer = self._answer(_PATIENCE)
             if answer.event == "thawed":
-                return Thawed(answer.milliseconds, answer.expired)
+                break
+        volumes, self._volumes = self._volumes, []
+        if answer.stuck:
+            what, end = self._named(answer.stuck[0])
+            raise DeviceError(f"The {what} could not be resumed.", hint=f"{end} Look at the kernel's log (dmesg).")
+        count = len(answer.milliseconds) - len(volumes)
+        return Thawed(answer.milliseconds[: len(self._filesystems)], answer.milliseconds[count:], answer.expired)
+
+    def _named(self, number: int) -> tuple[str, str]:
+        """What the freezer's ``number`` is, and how a freeze of it that was left behind is ended."""
+        if number < len(self._filesystems):
+            mount = self._filesystems[number].mount
+            return f"filesystem '{mount}'", f"'fsfreeze --unfreeze {mount}' ends a freeze that was left behind."
+        kind, _, name = self._words[number - len(self._filesystems)].partition(":")
+        if kind == "lvm":
+            return f"volume group '{name}'", "Try again when LVM's command has ended."
+        name = volume_name(name) or name
+        return f"volume '{name}'", f"'dmsetup resume {name}' ends a suspension that was left behind."
 
     def _tell(self, words: str) -> None:
         try:
@@ -167,7 +191,7 @@ class Holder:
         for descriptor in reversed(self._descriptors):
             with contextlib.suppress(OSError):
                 fcntl.ioctl(descriptor, freezer.FITHAW, 0)
-        resume_all(reversed(self._volumes))
+        resume_all(reversed(self._volumes))  # of a freeze that is on
         return DeviceError(
             "The process that holds the filesystems still ended or does not answer; they were thawed.",
             hint="Look at the kernel's log (dmesg), then try again.",
@@ -188,6 +212,18 @@ class Holder:
             self._process = None
         while self._descriptors:
             os.close(self._descriptors.pop())
+
+
+def sync_mounts(paths: Sequence[str]) -> None:
+    """Write out the filesystems that are mounted there, as far as they are still."""
+    for path in paths:
+        with contextlib.suppress(OSError, DeviceError):
+            # Not held open: whoever mounted it may want to unmount it.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _syncfs(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _syncfs(descriptor: int) -> None:
