@@ -20,6 +20,7 @@ import pytest
 from recovery.capture.live.capture import capture_live
 from recovery.capture.live.guests import GuestLimits, GuestQuiescer, with_consistency
 from recovery.capture.live.holder import Holder, Thawed
+from recovery.capture.live.rawvolumes import RawVolume
 from recovery.capture.live.session import LiveSession
 from recovery.capture.request import CaptureRequest
 from recovery.commands import Completed, run_real, use_runner
@@ -218,9 +219,9 @@ def test_a_point_says_of_each_vm_how_consistent_it_is(tmp_path: Path, monkeypatc
     frozen_at_thaw: list[set[str]] = []
     usual_freeze, usual_thaw = Holder.freeze, Holder.thaw
 
-    def freeze(holder: Holder, seconds: float) -> list[str]:
+    def freeze(holder: Holder, seconds: float, volumes: Sequence[RawVolume] = ()) -> list[str]:
         assert uuid(1) in libvirt.frozen, "guests first"
-        return list(usual_freeze(holder, seconds))
+        return list(usual_freeze(holder, seconds, volumes))
 
     def thaw(holder: Holder) -> Thawed:
         frozen_at_thaw.append(set(libvirt.frozen))

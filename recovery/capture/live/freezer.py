@@ -219,8 +219,8 @@ class Freezer:
             self._thaw()
             if self._thread is not None:
                 self._thread.join()
-            self._say(event="thawed", expired=self._expired, stuck=self._stuck,
-                      milliseconds=[1000 * each for each in self._lasted])  # fmt: skip
+            lasted = [1000 * each for each in self._lasted]
+            self._say(event="thawed", expired=self._expired, stuck=self._stuck, milliseconds=lasted)
 
     def _freeze(self) -> None:
         how: list[str] = []
@@ -237,8 +237,8 @@ class Freezer:
                     continue
                 self._thaw()
                 # Interrupted: the time was over, and it waited for what the disk did not do.
-                self._say(event="failed", number=number,
-                          errno=errno.ETIMEDOUT if error.errno == errno.EINTR else error.errno)  # fmt: skip
+                code = errno.ETIMEDOUT if error.errno == errno.EINTR else error.errno
+                self._say(event="failed", number=number, errno=code)
                 return
             with self._lock:
                 late = self._over.is_set()
@@ -259,8 +259,8 @@ class Freezer:
             self._over.set()
             held, self._since = self._since, {}
         thread = self._thread
+        # A suspend that waits for a disk that does not answer ends with EINTR, and is undone by the kernel.
         if thread is not None and thread is not threading.current_thread() and thread.ident and thread.is_alive():
-            # A suspend that waits for a disk that does not answer ends with EINTR, and is undone by the kernel.
             with contextlib.suppress(ProcessLookupError):
                 signal.pthread_kill(thread.ident, signal.SIGUSR1)
         for number in sorted(held, key=lambda number: (self._things[number].rank, -number)):
@@ -296,11 +296,8 @@ def main() -> None:
         control = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
 
     def make(word: str) -> Held:
-        kind, _, name = word.partition(":")
-        if kind == "lvm":
-            return LockedGroup(name)
-        major, _, minor = name.partition(":")
-        return SuspendedVolume(control, int(major), int(minor))
+        kind, *name = word.split(":")
+        return LockedGroup(name[0]) if kind == "lvm" else SuspendedVolume(control, int(name[0]), int(name[1]))
 
     Freezer(socket.socket(fileno=0), [FrozenMount(int(word)) for word in sys.argv[1:]], make).serve()
 
