@@ -16,6 +16,8 @@ VLAN_ADDRESS = "10.55.0.40/24"
 #: What Linux calls the old machine's card: q35, PCI bus 0, slot 3.
 NIC = "enp0s3"
 MAC = "52:54:00:12:34:56"
+#: In place of an interface: whichever has it. A configuration by MAC leaves the new card the name that it has here.
+ANY = "a card"
 
 _NETWORKING = "networking.service"
 _NETWORKD = "systemd-networkd.service"
@@ -27,7 +29,7 @@ _SERVICES = (_NETWORKING, _NETWORKD, _NM)
 class NetworkSetup:
     """``files``: path below the root -> content (mode 0600 where it has to be). ``service`` brings them up.
 
-    ``addresses``: interface -> address that must be up; a host must answer at the first one's gateway.
+    ``addresses``: interface, or ANY -> address that must be up; a host must answer at the first one's gateway.
     """
 
     files: dict[str, str]
@@ -59,7 +61,7 @@ def setup(network: Network) -> NetworkSetup:
         case "networkd":
             return _networkd({"10-lan.network": f"[Match]\nName={NIC}\n\n{_ADDRESSED}"}, {NIC: ADDRESS})
         case "networkd-mac":
-            return _networkd({"10-lan.network": f"[Match]\nMACAddress={MAC}\n\n{_ADDRESSED}"}, {NIC: ADDRESS})
+            return _networkd({"10-lan.network": f"[Match]\nMACAddress={MAC}\n\n{_ADDRESSED}"}, {ANY: ADDRESS})
         case "networkd-bridge":
             files = {
                 "10-br0.netdev": "[NetDev]\nName=br0\nKind=bridge\n",

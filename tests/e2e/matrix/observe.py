@@ -98,7 +98,8 @@ def judge(source: Source, before: Seen, after: Seen) -> list[Check]:
     found.append(Check("every filesystem of fstab is mounted", not missing, ", ".join(missing)))
     found.append(Check("swap is on", len(after.swaps) >= source.swaps, f"{len(after.swaps)} of {source.swaps}"))
     for interface, address in network.setup(source.network).addresses.items():
-        here = after.addresses.get(interface, [])
+        anywhere = (rest for rest in after.addresses.values() if address in rest)
+        here = next(anywhere, []) if interface == network.ANY else after.addresses.get(interface, [])
         held = address in here[1:] and here[:1] != ["DOWN"]
         found.append(Check(f"{interface} is up with {address}", held, _words(after.addresses)))
     found.append(Check("the gateway answers", after.gateway, "no ping came back"))

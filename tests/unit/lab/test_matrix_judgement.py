@@ -140,3 +140,12 @@ def test_a_page_without_results_claims_none() -> None:
 def test_the_key_is_the_content_of_the_code() -> None:
     assert results.code_key() == results.code_key()
     assert results.code_key() != results.code_key([Path(__file__)])
+
+
+def test_a_configuration_by_mac_may_be_on_a_card_of_any_name() -> None:
+    source = catalogue.SOURCES["d12-lvm"]
+    after = msgspec.structs.replace(GOOD, addresses={"enp0s7": ["UP", "10.0.2.40/24"]})
+    words = [check for check in observe.judge(source, GOOD, after) if "10.0.2.40" in check.what]
+    assert [check.held for check in words] == [True]
+    after = msgspec.structs.replace(GOOD, addresses={"enp0s7": ["UP", "10.0.2.41/24"]})
+    assert not next(check for check in observe.judge(source, GOOD, after) if "10.0.2.40" in check.what).held
