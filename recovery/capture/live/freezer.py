@@ -36,7 +36,7 @@ _DM = struct.Struct("<3I3IiIIIQ")
 _DM_SIZE = 312
 _MCL_CURRENT_AND_FUTURE = 3
 #: Filesystems without freezing say one of these, and a volume that is gone.
-_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.ENODEV}
+_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.ENXIO}
 #: Tries of a resume that fails, and seconds between two of them.
 _RESUMES, _PAUSE = 40, 0.05
 #: Where LVM keeps its locks (lvm.conf, ``locking_dir``), and tries for one whose file is removed meanwhile.
@@ -87,16 +87,11 @@ class SuspendedVolume:
 
     def hold(self) -> None:
         """Suspend it; EBUSY when somebody else did, or has put something there that a resume would bring into force.
-        ENODEV when it is gone: then nobody writes to it."""
-        try:
-            flags, _ = self._ask(DM_STATUS, 0)
-            if flags & (DM_SUSPENDED | DM_INACTIVE):
-                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-            self._ask(DM_SUSPEND, DM_SUSPENDED)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from error
-            raise
+        ENXIO when it is gone: then nobody writes to it."""
+        flags, _ = self._ask(DM_STATUS, 0)
+        if flags & (DM_SUSPENDED | DM_INACTIVE):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        self._ask(DM_SUSPEND, DM_SUSPENDED)
 
     def release(self) -> None:
         """Resume it, if it is suspended; a resume that fails is tried again for a while."""

@@ -167,7 +167,7 @@ def test_a_volume_that_is_gone_is_no_failure(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(fcntl, "ioctl", gone)
     with pytest.raises(OSError) as caught:
         SuspendedVolume(5, 253, 300).hold()
-    assert caught.value.errno == errno.ENODEV, "which the freezer passes over"
+    assert caught.value.errno == errno.ENXIO, "which the freezer passes over"
     SuspendedVolume(5, 253, 300).release()
 
 
