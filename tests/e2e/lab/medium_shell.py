@@ -129,7 +129,9 @@ class MediumShell:
 
     def disk(self, serial: str) -> str:
         """The guest's path of the disk with this serial number. Raises LabError."""
-        rows = self.check("udevadm settle; lsblk --nodeps --noheadings --output PATH,SERIAL")
+        # A SAS controller finds its disks a while after its driver was loaded, which udev does not wait for.
+        look = "udevadm settle; lsblk --nodeps --noheadings --output PATH,SERIAL"
+        rows = self.check(f"for _ in $(seq 20); do {look} | grep -qw {serial} && break; sleep 1; done; {look}", 120)
         for line in rows.splitlines():
             path, _, found = line.strip().partition(" ")
             if found.strip() == serial:
