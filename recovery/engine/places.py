@@ -141,13 +141,10 @@ def within(top: Path, folder: str) -> Path:
     """The folder below the top of a filesystem; links that lead out of it are refused. Raises UsageError."""
     parts = [part for part in folder.split("/") if part not in ("", ".")]
     path = top.joinpath(*parts)
-    # Not Path.resolve(): it raises RuntimeError where links lead round in a circle; realpath() stops at the link.
-    real = Path(os.path.realpath(path))
-    if (
-        ".." in parts
-        or not real.is_relative_to(os.path.realpath(top))
-        or any(each.is_symlink() for each in (real, *real.relative_to(os.path.realpath(top)).parents))
-    ):
+    # Not Path.resolve(): it raises RuntimeError where links lead round in a circle.
+    inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(top))
+    nowhere = any(each.is_symlink() and not each.exists() for each in (path, *path.parents))
+    if ".." in parts or not inside or nowhere:
         raise UsageError(
             f"'{folder}' leads out of the filesystem, or nowhere.", hint="Type a folder within it, such as vms/web1."
         )

@@ -20,6 +20,7 @@ from recovery.repository.store import open_local
 from recovery.units import MIB
 from tests.e2e.lab.hardware import DiskSpec
 from tests.e2e.lab.medium_shell import GUEST_SHARE, medium_shell
+from tests.support.guest_agent import CONFIG
 from tests.support.prefix import WRITER, check_prefix, restored
 from tests.support.repositories import PASSPHRASE, new_repository
 
@@ -28,22 +29,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.root]
 WANTED = os.environ.get("REKINDLE_AGENT_GUEST", "")
 POINTS = int(os.environ.get("REKINDLE_POINTS", "12"))
 
-_CONFIG = """
-host = "hv1"
-disks = ["{disk}"]
-[repository]
-location = "/run/lab-agent/repository"
-secret_file = "/run/lab-agent/secret"
-[schedule]
-keyframe = "1h"
-journal = "3s"
-[limits]
-freeze = "10s"
-[spool]
-directory = "/run/lab-agent/spool"
-[status]
-directory = "/run/lab-agent/status"
-"""
 #: The repository is in the guest's memory: it must not lie on a disk that is captured. A writer's and the agent's
 #: clocks are the guest's, so that they can be compared.
 _DRIVE = r"""
@@ -93,7 +78,7 @@ def test_the_agent_tracks_a_guest_under_its_firmware(tmp_path: Path) -> None:
         secret = share / "secret"
         secret.touch(0o600)
         secret.write_text(PASSPHRASE)
-        (share / "agent.toml").write_text(_CONFIG.format(disk=device))
+        (share / "agent.toml").write_text(CONFIG.format(disk=device))
         (share / "writer.py").write_text(WRITER)
         kernel = shell.check(
             "uname -r; mount -t securityfs none /sys/kernel/security; cat /sys/kernel/security/lockdown"

@@ -31,6 +31,7 @@ from recovery.repository.index import SqliteIndex
 from recovery.units import MIB
 from tests.e2e.lab.host_image import guest, recipe, rootfs
 from tests.integration.capture_images import sh
+from tests.integration.test_guest_quiesce import make_host
 from tests.integration.test_live_capture import PATIENT, disk_with
 from tests.support.repositories import new_repository
 
@@ -153,13 +154,7 @@ def domain(folder: Path, top: Path, name: str, number: int, channel: str = "") -
 def test_a_guest_is_frozen_by_its_own_agent_for_the_freeze(tmp_path: Path) -> None:
     make_guest(tmp_path)
     with libvirt(), disk_with("ext4", tmp_path, 256 * MIB) as (device, top):
-        for name in ("etc/libvirt/qemu", "boot", "srv", "usr"):
-            (top / name).mkdir(parents=True)
-        shutil.copy("/etc/machine-id", top / "etc/machine-id")
-        (top / "boot/vmlinuz").touch()
-        (top / "etc/os-release").write_text("ID=debian\n")
-        spec = sh("blkid", "-o", "value", "-s", "UUID", device).strip()
-        (top / "etc/fstab").write_text(f"UUID={spec} / ext4 defaults 0 1\n")
+        make_host(top, device)
         repository = new_repository(tmp_path / "r")
         request = CaptureRequest(host="h", disks=(device,), workers=1)
         with domain(tmp_path, top, "web", 1, _CHANNEL), domain(tmp_path, top, "dumb", 2):

@@ -23,6 +23,7 @@ from recovery.repository.store import open_local
 from recovery.units import MIB
 from tests.e2e.lab.hardware import DiskSpec
 from tests.e2e.lab.medium_shell import GUEST_SHARE, medium_shell
+from tests.support.guest_agent import CONFIG
 from tests.support.repositories import PASSPHRASE, new_repository
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
@@ -33,22 +34,6 @@ POINTS = int(os.environ.get("REKINDLE_POINTS", "8"))
 IDLE = 24
 RECORD, CHUNK = 4096, 65536
 
-_CONFIG = """
-host = "hv1"
-disks = ["{disk}"]
-[repository]
-location = "/run/lab-agent/repository"
-secret_file = "/run/lab-agent/secret"
-[schedule]
-keyframe = "1h"
-journal = "3s"
-[limits]
-freeze = "10s"
-[spool]
-directory = "/run/lab-agent/spool"
-[status]
-directory = "/run/lab-agent/status"
-"""
 #: Record N is a page full of its number. On the thin volume each has a chunk of its own, so that the pool gives out
 #: room all the time.
 _WRITER = """
@@ -109,7 +94,7 @@ def test_volumes_that_are_written_to_directly_are_of_one_moment(tmp_path: Path) 
         device = shell.disk("DATA01")
         (share / "secret").touch(0o600)
         (share / "secret").write_text(PASSPHRASE)
-        (share / "agent.toml").write_text(_CONFIG.format(disk=device))
+        (share / "agent.toml").write_text(CONFIG.format(disk=device))
         (share / "writer.py").write_text(_WRITER)
         code, said = shell.run(_DRIVE.format(share=GUEST_SHARE, disk=device, points=POINTS, idle=IDLE), 90 * POINTS)
         if code:

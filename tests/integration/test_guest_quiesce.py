@@ -209,6 +209,17 @@ def test_a_guest_thaws_when_the_agent_is_killed_or_hangs(tmp_path: Path, hold: s
 # --- a whole capture -------------------------------------------------------------------------------------------------
 
 
+def make_host(top: Path, device: Path) -> None:
+    """What the inventory takes for the root of this very machine, on the filesystem of ``device`` at ``top``."""
+    for name in ("etc/libvirt/qemu", "boot", "srv", "usr"):
+        (top / name).mkdir(parents=True)
+    shutil.copy("/etc/machine-id", top / "etc/machine-id")
+    (top / "boot/vmlinuz").touch()
+    (top / "etc/os-release").write_text("ID=debian\n")
+    spec = sh("blkid", "-o", "value", "-s", "UUID", device).strip()
+    (top / "etc/fstab").write_text(f"UUID={spec} / ext4 defaults 0 1\n")
+
+
 @pytest.mark.root
 @pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/dev/loop-control").exists() or not Path("/etc/machine-id").exists(),
@@ -230,13 +241,7 @@ def test_a_point_says_of_each_vm_how_consistent_it_is(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Holder, "freeze", freeze)
     monkeypatch.setattr(Holder, "thaw", thaw)
     with disk_with("ext4", tmp_path, 64 * MIB) as (device, top):
-        for name in ("etc/libvirt/qemu", "boot", "srv"):
-            (top / name).mkdir(parents=True)
-        shutil.copy("/etc/machine-id", top / "etc/machine-id")
-        (top / "boot/vmlinuz").touch()
-        (top / "etc/os-release").write_text("ID=debian\n")
-        spec = sh("blkid", "-o", "value", "-s", "UUID", device).strip()
-        (top / "etc/fstab").write_text(f"UUID={spec} / ext4 defaults 0 1\n")
+        make_host(top, device)
         for number, name in enumerate(("web", "mail", "old", "dumb"), 1):
             channel = AGENT if name != "dumb" else ""
             (top / f"etc/libvirt/qemu/{name}.xml").write_text(DOMAIN.format(name=name, number=number, disks=channel))

@@ -19,9 +19,10 @@ import pytest
 from recovery.capture.live import cut
 from recovery.capture.live.capture import capture_live
 from recovery.capture.live.filesystems import find_filesystems
-from recovery.capture.live.holder import Holder, Thawed
+from recovery.capture.live.holder import Holder, How, Thawed
 from recovery.capture.live.limits import FreezeLimits, NotStillError
 from recovery.capture.live.rawread import Read, ReadingCrew
+from recovery.capture.live.rawvolumes import RawVolume
 from recovery.capture.live.session import LiveSession
 from recovery.capture.request import CaptureRequest
 from recovery.capture.tracking.ebpf import EbpfTracker
@@ -299,6 +300,32 @@ def test_what_writes_past_the_filesystems_makes_no_point(bench: Bench, monkeypat
             os.close(descriptor)
         assert written == 2 * 4 * 4096, "in each of two freezes, four rounds"
         assert bench.repository.latest("h") is None
+        (mount / "not-frozen").write_text("x")
+
+
+def test_a_freeze_that_took_too_long_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, asked = Holder.freeze, list[float]()
+
+    def freeze(holder: Holder, seconds: float, volumes: Sequence[RawVolume] = ()) -> list[How]:
+        asked.append(seconds)
+        # A limit that no filesystem can keep, by the real process.
+        return usual(holder, 0.0 if len(asked) < tries else seconds, volumes)
+
+    monkeypatch.setattr(Holder, "freeze", freeze)
+    with disk_with("ext4", bench.folder, 64 * MIB) as (device, mount):
+        (mount / "file").write_bytes(os.urandom(MIB))
+        tries = 2
+        with LiveSession(FreezeLimits(freeze=60.0, attempts=3)) as session:
+            point = bench.capture(device, session)
+        assert point.body.live is not None and point.body.live.attempts == 2
+        asked.clear()
+        tries = 99
+        with (
+            LiveSession(FreezeLimits(freeze=60.0, attempts=3)) as session,
+            pytest.raises(NotStillError, match="did not freeze within 0 ms"),
+        ):
+            bench.capture(device, session)
+        assert len(asked) == 3
         (mount / "not-frozen").write_text("x")
 
 

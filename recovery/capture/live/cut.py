@@ -117,20 +117,21 @@ class _Cut:
             if not attempt.why:
                 self._check_doubts()
                 self._copier.keep(attempt.pieces)
-                lasted = [round(each, 1) for each in (*self._thawed.milliseconds, *self._thawed.volumes)]
+                frozen, suspended = ([round(each, 1) for each in some]
+                                     for some in (self._thawed.milliseconds, self._thawed.volumes))  # fmt: skip
                 return LiveFigures(
                     moment=attempt.moment,
                     tracker=self._tracker.method,
                     passes=tuple(self._passes),
                     filesystems=tuple(
                         FrozenFilesystem(mount=each.mount, kind=each.kind, how=how, milliseconds=time_)
-                        for each, how, time_ in zip(filesystems, attempt.how, lasted, strict=False)
+                        for each, how, time_ in zip(filesystems, attempt.how, frozen, strict=True)
                     ),
                     volumes=tuple(
                         SuspendedVolume(name=each.name, milliseconds=time_)
-                        for each, time_ in zip(attempt.volumes, lasted[len(filesystems) :], strict=True)
+                        for each, time_ in zip(attempt.volumes, suspended, strict=True)
                     ),
-                    freeze_milliseconds=max(lasted, default=0.0),
+                    freeze_milliseconds=max((*frozen, *suspended), default=0.0),
                     remainder=sum(len(piece.data) for piece in attempt.pieces),
                     attempts=number,
                 )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from recovery.capture.lvm import PhysicalVolume, lvm_crc, read_groups, read_pv
 from recovery.capture.lvmtext import LvmSyntaxError, parse_config
 from recovery.capture.ranges import Extent, cut, read_extents, total
+from recovery.capture.thin import ThinPlace
 from recovery.errors import IntegrityError
 
 MIB = 1024 * 1024
@@ -213,3 +214,38 @@ def test_a_vg_on_two_disks_is_read_from_both_and_missed_when_one_is_absent() -> 
     assert groups[0].size == 120 * MIB
     _, alone = read_groups([first])
     assert alone[0].extents == ()
+
+
+def thin_group(more: str = "") -> str:
+    parts = [lv_text("pool_tmeta", [(0, 1, 0)], status="WRITE"), lv_text("pool_tdata", [(0, 8, 1)], status="WRITE")]
+    pool = 'type = "thin-pool"\nmetadata = "pool_tmeta"\npool = "pool_tdata"\ntransaction_id = 5'
+    thin = f'type = "thin"\nthin_pool = "pool"\ndevice_id = 1{more}'
+    parts += [f'{name} {{ id = "lv"\nstatus = ["READ", "{status}"]\n'
+              f"segment1 {{ start_extent = 0\nextent_count = 8\n{words} }} }}\n"
+              for name, words, status in (("pool", pool, "VISIBLE"), ("web", thin, "VISIBLE"))]  # fmt: skip
+    return vg_text("".join(parts))
+
+
+def test_a_thin_volume_says_where_its_pool_lies(tmp_path: Path) -> None:
+    path = pv_image(tmp_path / "pv", thin_group().encode(), start=512)
+    pv = read_pv([Extent(path, 0, 12 * MIB)])
+    assert pv is not None
+    (web,) = [each for each in read_groups([pv])[1] if each.volume.name == "web"]
+    assert web.thin == ThinPlace((Extent(path, MIB, MIB),), (Extent(path, 2 * MIB, 8 * MIB),), 1, 5)
+
+
+def test_what_a_snapshot_is_merged_into_is_not_read(tmp_path: Path) -> None:
+    """From its next start on it has the snapshot's content, not that of its own number; the snapshot is hidden."""
+    snapshot = ('old { id = "s"\nstatus = ["READ", "WRITE"]\nsegment1 { start_extent = 0\nextent_count = 8\n'
+                'type = "thin"\nthin_pool = "pool"\ndevice_id = 2\nmerge = "web" } }\n')  # fmt: skip
+    text = thin_group().replace("logical_volumes { ", "logical_volumes { " + snapshot)
+    path = pv_image(tmp_path / "pv", text.encode(), start=512)
+    pv = read_pv([Extent(path, 0, 12 * MIB)])
+    assert pv is not None
+    (web,) = [each for each in read_groups([pv])[1] if each.volume.name == "web"]
+    assert web.thin is None
+    # Nor is one that has its unwritten chunks from elsewhere.
+    path = pv_image(tmp_path / "pv2", thin_group('\nexternal_origin = "base"').encode(), start=512)
+    pv = read_pv([Extent(path, 0, 12 * MIB)])
+    assert pv is not None
+    assert all(each.thin is None for each in read_groups([pv])[1])

@@ -60,7 +60,8 @@ def test_a_folder_stays_within_its_filesystem(tmp_path: Path) -> None:
     (top / "in").symlink_to("a")
     assert within(top, "in/x") == top / "in/x"
     (top / "round").symlink_to("round")
-    for folder in ("..", "a/../..", "out", "out/x", "round"):
+    (top / "lost").symlink_to("nowhere")
+    for folder in ("..", "a/../..", "out", "out/x", "round", "round/x", "lost", "lost/x/y"):
         with pytest.raises(UsageError, match="leads out"):
             within(top, folder)
     (top / "dangling").symlink_to("nowhere")
