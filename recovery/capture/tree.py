@@ -99,3 +99,8 @@ class Tree:
             return sorted(entry.name for entry in found.here.iterdir()) if found else []
         except OSError:
             return []
+
+    def of_this_machine(self) -> bool:
+        """Whether it is the system that we run on (its disk or a snapshot of it is captured): by its machine-id."""
+        ours, theirs = Path("/etc/machine-id"), self.text("/etc/machine-id").strip()
+        return bool(theirs) and ours.exists() and ours.read_text().strip() == theirs

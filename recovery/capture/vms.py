@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
@@ -109,9 +108,7 @@ def virtual_size(tree: Tree, path: str, driver: str) -> int | None:
 
 def _running_states(tree: Tree) -> dict[str, str]:
     """The VMs' states when the captured system is the one we run on (its snapshot is captured); else empty."""
-    ours = Path("/etc/machine-id")
-    theirs = tree.text("/etc/machine-id").strip()
-    if not theirs or not ours.exists() or ours.read_text().strip() != theirs:
+    if not tree.of_this_machine():
         return {}
     virsh = ["virsh", "-r", "-c", "qemu:///system"]
     try:

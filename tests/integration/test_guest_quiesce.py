@@ -1,5 +1,5 @@
-"""Guests are frozen around the freeze of their host, and thawed whatever happens. libvirt is faked at the one door of
-external commands; the watchdog is the real process, with a ``virsh`` of ours on its path."""
+"""Guests are frozen around the freeze of their host, and thawed whatever happens. libvirt and Proxmox are faked at the
+one door of external commands; the watchdog is the real process, with a ``virsh`` or ``qm`` of ours on its path."""
 
 from __future__ import annotations
 
@@ -102,6 +102,36 @@ def vm(name: str, number: int, *, agent: bool = True, state: str = "running") ->
     return VirtualMachine(name=name, uuid=uuid(number), state=state, definition=AGENT if agent else "<domain/>")
 
 
+@dataclass
+class Qm:
+    """The door with a ``qm`` behind it. Guests by number, those that run and that are stopped by number and name."""
+
+    guests: dict[str, int | str]
+    running: set[str]
+    stopped: set[str]
+    frozen: set[str] = field(default_factory=set)
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+
+    def __call__(self, argv: Sequence[str], *, timeout: float | None = None, **more: object) -> Completed:
+        if argv[0] != "qm":
+            raise CommandError(f"The program '{argv[0]}' is not installed.")
+        assert timeout, "a guest that hangs must not hang the host"
+        self.calls.append(tuple(argv))
+        if argv[1] == "list":
+            rows = [(key, "running") for key in self.running] + [(key, "stopped") for key in self.stopped]
+            lines = [f"{key.replace('-', ' ', 1)} {state} 2048 8.00 1" for key, state in rows]
+            return Completed(tuple(argv), 0, "\n".join(["VMID NAME STATUS MEM(MB) BOOTDISK(GB) PID", *lines]))
+        *_, number, word = argv
+        if self.guests[number] == "refuses":
+            return Completed(tuple(argv), 255, "", "QEMU guest agent is not running")
+        (self.frozen.add if word == "fsfreeze-freeze" else self.frozen.discard)(number)
+        return Completed(tuple(argv), 0, f"{self.guests[number]}\n")
+
+
+def pve(name: str, *, agent: str = "agent: 1") -> VirtualMachine:
+    return VirtualMachine(name=name, state="running", manager="proxmox", definition=f"{agent}\n")
+
+
 def test_each_guest_has_the_consistency_that_was_proven() -> None:
     answers: dict[str, int | str] = {
         uuid(1): 3, uuid(2): "hangs", uuid(3): "refuses", uuid(4): "thaws itself", uuid(5): 1,
@@ -148,48 +178,81 @@ def test_without_libvirt_all_are_as_after_a_power_cut() -> None:
         quiescer.after()
     assert quiescer.found == {"web": ("crash", "The program 'virsh' is not installed")}
     assert [each.consistency for each in with_consistency([vm("web", 1)], None)] == ["crash"]
-    other = msgspec.structs.replace(vm("web", 1), manager="proxmox")
-    assert "Proxmox" in with_consistency([other], {"web": ("application", "")})[0].unquiesced
+    other = msgspec.structs.replace(vm("web", 1), manager="proxmox-container")
+    assert "container" in with_consistency([other], {"web": ("application", "")})[0].unquiesced
+
+
+def test_guests_of_proxmox_beside_those_of_a_libvirt_that_is_down() -> None:
+    qm = Qm({"100": 2, "101": "refuses", "102": 1}, {"100-web", "101-mail", "102-dumb"}, {"103-old"})
+    told = list[str]()
+    vms = [pve("100-web"), pve("101-mail"), pve("102-dumb", agent="agent: 0"), pve("103-old"), pve("104-gone"),
+           vm("libvirts", 1), msgspec.structs.replace(pve("200-box"), manager="proxmox-container")]  # fmt: skip
+    quiescer = GuestQuiescer(vms, GuestLimits(answer=60.0, hold=100.0), told.append)
+    for _ in range(2):
+        with use_runner(qm):
+            quiescer.before()
+            assert qm.frozen == {"100"}
+            quiescer.after()
+        assert not qm.frozen
+    classes = {each.name: (each.consistency, each.unquiesced) for each in with_consistency(vms, quiescer.found)}
+    assert classes["100-web"] == ("application", "") and classes["103-old"] == ("offline", "")
+    for name, words in (
+        ("101-mail", "a short while ago"), ("102-dumb", "not enabled in Proxmox"), ("104-gone", "not running"),
+        ("libvirts", "libvirt did not answer a short while ago"), ("200-box", "container"),
+    ):  # fmt: skip
+        assert classes[name][0] == "crash" and words in classes[name][1], classes[name]
+    assert told == ["The VM '101-mail' could not be quiesced: "
+                    "'qm' failed with exit code 255: QEMU guest agent is not running."]  # fmt: skip
+    # The second time only who had answered the first time.
+    assert [words[-2:] for words in qm.calls if words[-1] == "fsfreeze-thaw"].count(("101", "fsfreeze-thaw")) == 1
 
 
 # --- the watchdog ----------------------------------------------------------------------------------------------------
 
-VIRSH = """#!/bin/sh
-echo "$*" >> "$REKINDLE_VIRSH_LOG"
+#: ``virsh`` and ``qm`` in one: what they are asked differs, and both are content with these answers.
+PROGRAM = """#!/bin/sh
+echo "$*" >> "$REKINDLE_GUEST_LOG"
 case "$*" in
 *--state-running*) echo 0b9e1c4e-1b1e-4f6a-9d0e-000000000001 ;;
+list) echo "100 web running 2048 8.00 1" ;;
 *domfsfreeze*) echo "Froze 1 filesystem(s)" ;;
-*domfsthaw*)
+*fsfreeze-freeze*) echo 1 ;;
+*thaw*)
     # The first time it fails, as when libvirt is restarted.
-    if [ -e "$REKINDLE_VIRSH_LOG.failed" ]; then echo "Thawed 1 filesystem(s)"
-    else touch "$REKINDLE_VIRSH_LOG.failed"; exit 1; fi ;;
+    if [ -e "$REKINDLE_GUEST_LOG.failed" ]; then echo "Thawed 1 filesystem(s)"
+    else touch "$REKINDLE_GUEST_LOG.failed"; exit 1; fi ;;
 esac
 """
 QUIESCER = """
 import sys, time
 from recovery.capture.live.guests import GuestLimits, GuestQuiescer
 from recovery.layout import VirtualMachine
-vm = VirtualMachine(name="web", uuid="0b9e1c4e-1b1e-4f6a-9d0e-000000000001", state="running",
-                    definition="org.qemu.guest_agent.0")
-quiescer = GuestQuiescer([vm], GuestLimits(hold=float(sys.argv[1])), print)
+vm = {
+    "virsh": VirtualMachine(name="web", uuid="0b9e1c4e-1b1e-4f6a-9d0e-000000000001", state="running",
+                            definition="org.qemu.guest_agent.0"),
+    "qm": VirtualMachine(name="100-web", manager="proxmox", state="running", definition="agent: 1"),
+}[sys.argv[1]]
+quiescer = GuestQuiescer([vm], GuestLimits(hold=float(sys.argv[2])), print)
 quiescer.before()
 print("frozen", flush=True)
 time.sleep(3600)
 """
+THAW = {"virsh": "domfsthaw --domain 0b9e1c4e-1b1e-4f6a-9d0e-000000000001", "qm": "guest cmd 100 fsfreeze-thaw"}
 
 
+@pytest.mark.parametrize("program", ["virsh", "qm"])
 @pytest.mark.parametrize(("hold", "kill"), [("3600", True), ("1", False)])
-def test_a_guest_thaws_when_the_agent_is_killed_or_hangs(tmp_path: Path, hold: str, kill: bool) -> None:
-    log = tmp_path / "virsh.log"
-    (tmp_path / "virsh").write_text(VIRSH)
-    (tmp_path / "virsh").chmod(0o755)
-    env = environment(tmp_path) | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REKINDLE_VIRSH_LOG": str(log)}
+def test_a_guest_thaws_when_the_agent_is_killed_or_hangs(tmp_path: Path, hold: str, kill: bool, program: str) -> None:
+    log = tmp_path / "guest.log"
+    (tmp_path / program).write_text(PROGRAM)
+    (tmp_path / program).chmod(0o755)
+    env = environment(tmp_path) | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REKINDLE_GUEST_LOG": str(log)}
     agent = subprocess.Popen(
-        [sys.executable, "-c", QUIESCER, hold], stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT
+        [sys.executable, "-c", QUIESCER, program, hold], stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT
     )
 
     def thawed() -> int:
-        return log.read_text().count("domfsthaw --domain 0b9e1c4e-1b1e-4f6a-9d0e-000000000001")
+        return log.read_text().count(THAW[program])
 
     try:
         assert agent.stdout is not None and agent.stdout.readline() == "frozen\n"

@@ -1,12 +1,14 @@
 """The process that thaws guests, whatever becomes of the agent that quiesced them. Stands alone: no imports of ours.
 
-Run as ``python -I -S guestkeeper.py SECONDS URI UUID...``; a socket is descriptor 0. A line ``done`` on it says that
-all is thawed. Without it, after SECONDS, or when the other end is gone, ``virsh domfsthaw`` is run for each guest.
+Run as ``python -I -S guestkeeper.py SECONDS COMMANDS``; a socket is descriptor 0. A line ``done`` on it says that all
+is thawed. Without it, after SECONDS, or when the other end is gone, the commands are run until each has succeeded: the
+words of one for each guest that may be frozen, a JSON array of arrays.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -21,21 +23,20 @@ from pathlib import Path
 _UNTIL, _PAUSE, _PATIENCE = 600.0, 2.0, 10.0
 
 
-def thaw(uri: str, guests: list[str]) -> None:
-    """Thaw them all at once, each until its agent said that it did."""
-    left, give_up = list(guests), time.monotonic() + _UNTIL
+def thaw(commands: list[list[str]]) -> None:
+    """Thaw all guests at once, each until its agent said that it did."""
+    left, give_up = list(commands), time.monotonic() + _UNTIL
     while left and time.monotonic() < give_up:
-        running: list[tuple[str, subprocess.Popen[bytes]]] = []
-        for guest in left:
+        running: list[tuple[list[str], subprocess.Popen[bytes]]] = []
+        for words in left:
             with contextlib.suppress(OSError):
-                words = ["virsh", "-c", uri, "domfsthaw", "--domain", guest]
                 quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-                running.append((guest, subprocess.Popen(words, **quiet)))  # type: ignore[call-overload]
+                running.append((words, subprocess.Popen(words, **quiet)))  # type: ignore[call-overload]
         end = time.monotonic() + _PATIENCE
-        for guest, process in running:
+        for words, process in running:
             try:
                 if process.wait(max(0.0, end - time.monotonic())) == 0:
-                    left.remove(guest)
+                    left.remove(words)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -58,7 +59,7 @@ def main() -> None:
         with contextlib.suppress(OSError):
             heard = line.recv(64)
     if heard != b"done\n":
-        thaw(sys.argv[2], sys.argv[3:])
+        thaw(json.loads(sys.argv[2]))
 
 
 if __name__ == "__main__":
