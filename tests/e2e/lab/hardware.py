@@ -197,6 +197,9 @@ def _disk_device(bus: DiskBus, number: int, chipset: Chipset) -> str:
             return f"ide-hd,bus={'ide' if chipset == 'q35' else 'ahci'}.{number}"
         case "usb":
             return "usb-storage,bus=xhci.0"
+        case "mptsas":
+            # Linux makes no port of a SAS address that is zero, which is what QEMU gives a disk without a name.
+            return f"scsi-hd,bus={_CONTROLLERS[bus][1]},scsi-id={number},wwn={0x5000C50000000001 + number:#x}"
         case _:
             return f"scsi-hd,bus={_CONTROLLERS[bus][1]},scsi-id={number}"
 
