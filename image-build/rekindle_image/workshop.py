@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from recovery.commands import Completed
 from recovery.commands import run as run_command
@@ -93,20 +95,30 @@ class Workshop:
     def cached(self, name: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
         """The cached directory ``name``, made by ``make`` in a new directory first when it is not there.
 
-        Returns it and whether it was there. It appears whole or not at all, also with two builds at once.
+        Returns it and whether it was there. It appears whole or not at all; of two builds at once one makes it and
+        the other one waits.
         """
         finished = self.cache / name
-        if finished.is_dir():
-            os.utime(finished)
-            return finished, True
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(self.cache, f".{name}-") as temporary:
-            fresh = temporary / "part"
-            fresh.mkdir()
-            make(fresh)
-            with contextlib.suppress(OSError):  # Another build was faster; its part is as good.
-                fresh.rename(finished)
-        return finished, False
+        if not finished.is_dir():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with (self.cache / f".{name}.lock").open("w") as lock:
+                self._wait_for(lock)
+                if not finished.is_dir():
+                    with scratch_folder(self.cache, f".{name}-") as temporary:
+                        fresh = temporary / "part"
+                        fresh.mkdir()
+                        make(fresh)
+                        fresh.rename(finished)
+                    return finished, False
+        os.utime(finished)
+        return finished, True
+
+    def _wait_for(self, lock: IO[str]) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.listener(Message(text="Another build is making this part; waiting for it.", step=self._step))
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def prune_cache(cache: Path, now: float) -> list[str]:
@@ -115,7 +127,11 @@ def prune_cache(cache: Path, now: float) -> list[str]:
     for path in sorted(cache.iterdir()):
         ours = path.name.lstrip(".").startswith(("base-", "python-", "build-"))
         days = 1 if path.name.startswith(".") else 30
-        if ours and path.is_dir() and now - path.stat().st_mtime > days * 86400:
+        if not ours or now - path.stat().st_mtime <= days * 86400:
+            continue
+        if path.suffix == ".lock":
+            path.unlink()
+        elif path.is_dir():
             with contextlib.suppress(RekindleError):  # Something is mounted there: another day, then.
                 discard(path)
                 gone.append(path.name)

@@ -6,7 +6,10 @@ import json
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,25 +98,37 @@ def test_a_cached_part_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
     with pytest.raises(CommandError):
         shop.cached("part", fail)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [".part.lock"]
     assert shop.cached("part", make) == (tmp_path / "cache/part", False)
     assert shop.cached("part", fail) == (tmp_path / "cache/part", True)
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["part"]
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [".part.lock", "part"]
 
 
-def test_two_builds_of_one_part_at_once_both_end_well(tmp_path: Path) -> None:
-    shop, _ = make_workshop(tmp_path)
+def test_of_two_builds_of_one_part_one_makes_it_and_the_other_one_waits(tmp_path: Path) -> None:
+    shop, heard = make_workshop(tmp_path)
+    at_work, told, made = threading.Event(), threading.Event(), list[str]()
 
-    def theirs(target: Path) -> None:
-        (target / "file").write_text("theirs")
+    def slow(target: Path) -> None:
+        at_work.set()
+        assert told.wait(30)
+        made.append("slow")
+        (target / "file").write_text("slow")
 
-    def overtaken(target: Path) -> None:
-        (target / "file").write_text("mine")
-        shop.cached("part", theirs)
+    def never(target: Path) -> None:
+        made.append("never")
 
-    path, cached = shop.cached("part", overtaken)
-    assert not cached
-    assert (path / "file").read_text() == "theirs"
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(shop.cached, "part", slow)
+        assert at_work.wait(30)
+        second = pool.submit(shop.cached, "part", never)
+        end = time.monotonic() + 30
+        while not any(isinstance(event, events.Message) and "Another build" in event.text for event in heard):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        told.set()
+        assert first.result(30) == (tmp_path / "cache/part", False)
+        assert second.result(30) == (tmp_path / "cache/part", True)
+    assert made == ["slow"]
 
 
 def test_old_parts_leave_the_cache_and_nothing_else_does(tmp_path: Path) -> None:
@@ -122,8 +137,11 @@ def test_old_parts_leave_the_cache_and_nothing_else_does(tmp_path: Path) -> None
     for name, days in ages.items():
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (now - days * 86400, now - days * 86400))
+    for name, days in {".base-gone.lock": 2, ".base-now.lock": 0}.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (now - days * 86400, now - days * 86400))
     assert prune_cache(tmp_path, now) == [".build-left", "base-old", "python-old"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".base-now", "base-new", "photos"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".base-now", ".base-now.lock", "base-new", "photos"]
 
 
 def test_a_failing_tool_names_the_log_with_all_it_said(tmp_path: Path) -> None:
