@@ -92,13 +92,20 @@ def run(*words: str) -> str:
 @contextlib.contextmanager
 def restored(repository: Repository, point: Point, folder: Path) -> Iterator[Path]:
     """The files of a point's disk, as its kernel would find them after a power cut."""
-    image, mount = folder / "restored.img", folder / "restored"
-    mount.mkdir(exist_ok=True)
+    image = folder / "restored.img"
     image.unlink(missing_ok=True)
     options = RestoreOptions(verify_all=True)
     report = restore_disk(repository, point, "disk1", str(image), ignore, threading.Event(), options)
     assert report.root_matched
-    run("mount", "-o", "loop", str(image), str(mount))
+    with mounted_image(image, folder / "restored") as mount:
+        yield mount
+
+
+@contextlib.contextmanager
+def mounted_image(image: Path, mount: Path) -> Iterator[Path]:
+    """An ext4's files, its journal replayed. Of a leg of an array only the caller knows that one is in it."""
+    mount.mkdir(exist_ok=True)
+    run("mount", "-t", "ext4", "-o", "loop", str(image), str(mount))
     try:
         yield mount
     finally:
