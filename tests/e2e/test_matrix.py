@@ -29,7 +29,7 @@ WANTED = os.environ.get("REKINDLE_MATRIX", "differing")
 DIFFERING = (
     "d13-lvm+uefi.sata.512.smaller.virtio-net-pci.1024.q35.max.kept",
     "d13-bridge+uefi-sb.scsi.512e.larger.e1000e.1024.q35.max.lost",
-    "d13-logical+bios.megasas.512.equal.rtl8139.1024.i440fx.qemu64.kept",
+    "d13-logical+bios.megasas.512.equal.rtl8139.1024.q35.qemu64.kept",
     "d13-btrfs+bios.nvme.512.equal.virtio-net-pci.1024.q35.max.kept",
     "d13-xfs+bios.pvscsi.512.larger.virtio-net-pci.1024.q35.qemu64.kept",
     "d13-bridge+uefi.nvme.4Kn.larger.virtio-net-pci.1024.q35.max.kept",

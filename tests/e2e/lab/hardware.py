@@ -211,6 +211,13 @@ def known_devices() -> frozenset[str]:
     return frozenset(re.findall(r'(?:name|alias) "([^"]+)"', said))
 
 
+@functools.cache
+def emulator_version() -> str:
+    """This machine's QEMU, such as ``7.2.18``. Raises CommandError."""
+    found = re.search(r"version ([0-9.]+)", run(["qemu-system-x86_64", "--version"]).stdout)
+    return found[1] if found else ""
+
+
 def make_blank_disk(path: Path, size: int) -> Path:
     """A sparse raw disk of ``size`` bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -198,4 +198,11 @@ def parse_name(name: str) -> Cell | None:
 
 def untestable(target: Target) -> str:
     """Why this machine's QEMU cannot emulate the target; empty when it can. Raises CommandError."""
-    return "" if target.nic in known_devices() else f"this QEMU has no {target.nic}"
+    devices = known_devices()
+    if target.nic not in devices:
+        return f"this QEMU has no {target.nic}"
+    # Seen with 7.2, and not with 10.0: the driver's completion loop meets a command twice ("kernel BUG at
+    # megaraid_sas_base.c:2305"). igb came with 8.0.
+    if (target.bus, target.chipset) == ("megasas", "i440fx") and "igb" not in devices:
+        return "this QEMU's MegaRAID on an i440fx board makes Linux's driver panic; one with igb does not"
+    return ""

@@ -129,7 +129,11 @@ def _times(results: list[Result]) -> str:
         return ""
     lines = ["## Where the time goes", "", f"Medians of the {len(booted)} cells that booted", ""]
     kinds = Counter(result.accelerator for result in booted)
-    lines[2] += f" (QEMU's accelerator: {', '.join(f'{kind} {n}' for kind, n in kinds.most_common())})."
+    versions = Counter(result.emulator or "7.2" for result in booted)
+    lines[2] += (
+        f" (QEMU's accelerator: {', '.join(f'{kind} {n}' for kind, n in kinds.most_common())}; its version: "
+        f"{', '.join(f'{version} {n}' for version, n in versions.most_common())})."
+    )
     lines += ["| phase | median | longest |", "|---|---|---|"]
     for phase in ("medium", "restore", "adapt", "restore and adapt", "first boot", "second boot"):
         times = sorted(result.seconds[phase] for result in booted if phase in result.seconds)

@@ -44,6 +44,8 @@ class Result(msgspec.Struct):
     first: Seen | None = None
     second: Seen | None = None
     accelerator: str = ""
+    emulator: str = ""
+    """QEMU's version; empty in results of before 2026-11-28, which are of 7.2."""
     at: float = 0.0
     code: str = ""
     revision: str = ""

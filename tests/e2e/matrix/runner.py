@@ -23,7 +23,7 @@ from recovery.plan.model import Choices, RestorePlan
 from recovery.repository.repository import Repository
 from recovery.restore.disk import restore_disk
 from tests.e2e.lab.accel import Acceleration
-from tests.e2e.lab.hardware import DiskSpec, Hardware, make_blank_disk
+from tests.e2e.lab.hardware import DiskSpec, Hardware, emulator_version, make_blank_disk
 from tests.e2e.lab.host_image.rootfs import Say
 from tests.e2e.lab.medium_shell import GUEST_SHARE, MediumFiles, MediumShell, medium_shell
 from tests.e2e.lab.qemu import LabError, Machine
@@ -89,7 +89,8 @@ def run_cell(cell: Cell, world: World, say: Say) -> Result:
     """Run one cell to its result. Never raises for what the cell does; what goes wrong is in the result."""
     result = Result(
         cell=cell.name, source=cell.source, target=target_facts(cell), status="lab-failed",
-        accelerator=world.accel.kind, at=round(time.time()), code=code_key(), revision=_revision(),
+        accelerator=world.accel.kind, emulator=emulator_version(), at=round(time.time()), code=code_key(),
+        revision=_revision(),
     )  # fmt: skip
     running = _Run(cell, world, say, result, world.scratch / cell.name)
     try:
