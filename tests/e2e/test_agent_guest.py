@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
 WANTED = os.environ.get("REKINDLE_AGENT_GUEST", "")
 POINTS = int(os.environ.get("REKINDLE_POINTS", "12"))
+#: Seconds between two records, so that the writer's few thousand last until the last point.
+PAUSE = 0.02 if POINTS < 50 else 0.25
 
 #: The repository is in the guest's memory: it must not lie on a disk that is captured. A writer's and the agent's
 #: clocks are the guest's, so that they can be compared.
@@ -47,7 +49,7 @@ reach() {{ for _ in $(seq 1500); do [ "$(count)" -ge "$1" ] && return; kill -0 $
 RANDOM={seed}
 agent
 reach 1
-python3 $here/writer.py $here/mnt > $here/acks & writer=$!
+python3 $here/writer.py $here/mnt {pause} > $here/acks & writer=$!
 while [ "$(count)" -lt {points} ]; do
     reach $(($(count) + 2 + RANDOM % 3))
     sleep 0.$((RANDOM % 1000))
@@ -84,7 +86,8 @@ def test_the_agent_tracks_a_guest_under_its_firmware(tmp_path: Path) -> None:
             "uname -r; mount -t securityfs none /sys/kernel/security; cat /sys/kernel/security/lockdown"
         )
         print(kernel)
-        words = _DRIVE.format(share=GUEST_SHARE, disk=device, seed=os.environ.get("REKINDLE_SEED", "1"), points=POINTS)
+        seed = os.environ.get("REKINDLE_SEED", "1")
+        words = _DRIVE.format(share=GUEST_SHARE, disk=device, seed=seed, points=POINTS, pause=PAUSE)
         code, said = shell.run(words, 90 * POINTS)
         log = share / "result/agent.log"
         if code:
