@@ -9,6 +9,8 @@ each leg of the array, below the encryption. Minutes a case without KVM, so they
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +64,8 @@ class Layers:
     make: str
     tracker: str
     inside: Callable[[bytes], bytes] = as_it_is
+    esp: str = ""
+    """A disk of the point that is a vfat, which cannot be frozen: a note there is written every two seconds."""
 
 
 CASES = (
@@ -78,6 +82,11 @@ CASES = (
         "modprobe dm_crypt; cryptsetup -q luksFormat --type luks2 --cipher aes-xts-plain64 --sector-size 512 "
         "--volume-key-file $share/key --key-size 512 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 $1 $share/key; "
         "cryptsetup open --key-file $share/key $1 t; fs=/dev/mapper/t", "ebpf", decrypted,
+    ),
+    Layers(
+        "vfat", 2,
+        "modprobe vfat; mkfs.vfat -S 512 $2 > /dev/null; mkdir $here/esp; mount $2 $here/esp; fs=$1; "
+        "(while sleep 2; do echo note $(date +%s) whole > $here/esp/note; done) &", "ebpf", esp="disk2",
     ),
     Layers("tracefs", 1, "mount --bind /dev/null /sys/kernel/btf/vmlinux; fs=$1", "tracefs"),
 )  # fmt: skip
@@ -151,6 +160,10 @@ def _judge(result: Path, layers: Layers, folder: Path) -> None:
         found: set[int] = set()
         for disk in point.body.disks:
             image = folder / "fs.img"
+            if disk.name == layers.esp:
+                image.write_bytes(_content(repository, point, disk.name, folder))
+                _look_at_the_note(image, live.moment)
+                continue
             image.write_bytes(layers.inside(_content(repository, point, disk.name, folder)))
             with mounted_image(image, folder / "mnt") as mount:
                 found.add(check_prefix(mount, live.moment, acknowledged))
@@ -170,3 +183,15 @@ def _content(repository: Repository, point: Point, name: str, folder: Path) -> b
     options = RestoreOptions(verify_all=True)
     assert restore_disk(repository, point, name, str(image), ignore, threading.Event(), options).root_matched
     return image.read_bytes()
+
+
+def _look_at_the_note(image: Path, moment: float) -> None:
+    """Nothing froze it; it was written out and stood still, so the note is whole, and of just before."""
+    done = subprocess.run(["mtype", "-i", image, "::note"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        assert "not found" in done.stderr, done.stderr  # not written yet
+        return
+    match = re.fullmatch(r"note (\d+) whole\n", done.stdout)
+    # Written anew means cut to nothing first; a point may have it so, but no part of it.
+    assert match or not done.stdout, done.stdout
+    assert match is None or moment - 60 < int(match[1]) <= moment + 1
