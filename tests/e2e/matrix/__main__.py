@@ -59,7 +59,7 @@ def main(
     json_file: Path | None,
     write_docs: bool,
 ) -> None:
-    """Boot captured systems on machines they did not come from: 118 cells, every pair of axes once.
+    """Boot captured systems on machines they did not come from: every pair of axes once (--list counts the cells).
 
     Results accumulate in the cache, by the content of the code that decides them: run it again and it goes on. Root.
     Exit code 1: a cell that was planned fine did not boot.
