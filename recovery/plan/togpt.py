@@ -140,7 +140,6 @@ def _converts(source: PointDisk, target: Disk, machine: Machine, landing: Landin
         words.append(f"A BIOS boot partition ({boot.number}, {format_size(boot.size)}) is made in front, for GRUB.")
     if machine.firmware == "bios" and landing.sector_size == 512:
         words.append(f"Some BIOSes read only the first {format_size(2 * TIB)}: /boot should end before.")
-    words.append(UNPROVEN)
     return Problem(
         severity="warning",
         code="gpt-converted",
@@ -148,10 +147,6 @@ def _converts(source: PointDisk, target: Disk, machine: Machine, landing: Landin
         why=" ".join(words),
         todo="Go on if that is meant. Without --to-gpt the MBR stays, which reaches a part of the disk only.",
     )
-
-
-#: Until a converted host was seen starting in a test (docs/adaptation.md).
-UNPROVEN = "No host that was converted so was seen starting in a test yet: keep the way back open."
 
 
 def _why_not(

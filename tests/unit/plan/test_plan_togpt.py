@@ -74,7 +74,7 @@ def test_the_same_partitions_with_their_numbers_and_no_container() -> None:
     assert len(set(guids)) == 5 and all(str(UUID(guid)) == guid for guid in guids)
     assert landing == landing_in(plan_for(host()))  # the same input gives the same plan
     said = next(p for p in plan.problems if p.code == "gpt-converted")
-    assert "around 5, 6" in said.why and "seen starting" in said.why
+    assert "around 5, 6" in said.why and "in front, for GRUB" in said.why
 
 
 def test_what_begins_too_far_in_front_moves_up_by_a_mib() -> None:
