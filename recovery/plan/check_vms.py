@@ -184,7 +184,8 @@ def _check_amounts(
     memory = sum(vm.memory for vm in started)
     large = [vm.name for vm in all_vms if vm.memory > machine.memory and not vm.autostart]
     if machine.memory and (memory > machine.memory or large):
-        those = f"{_count([vm.name for vm in started])} that start with the host want {format_size(memory)}"
+        one = "s" if len(started) == 1 else ""
+        those = f"{_count([vm.name for vm in started])} that start{one} with the host want{one} {format_size(memory)}"
         yield Problem(
             severity="warning",
             code="vm-memory",

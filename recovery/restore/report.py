@@ -63,13 +63,13 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
             return "not read back"
         if self.damaged:
             places = format_count(len(self.damaged), "place")
-            return f"{format_size(self.lost)} lost in {places}, the rest read back and right"
+            return f"{format_size(self.lost)} lost in {places}, the rest read back without a difference"
         if self.root_matched and self.journals:
             made = f"what the keyframe and {self.journals} journals under the signed root make"
             return f"all of it read back, it is {made}: {self.root}"
         if self.root_matched:
             return f"all of it read back, its Merkle root is the signed one: {self.root}"
-        return f"{format_size(self.verified_bytes)} read back and right"
+        return f"{format_size(self.verified_bytes)} of it read back as a sample, no difference"
 
 
 def locate_damage(ranges: Iterable[tuple[int, int]], table: PartitionTable) -> tuple[Damage, ...]:

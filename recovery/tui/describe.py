@@ -74,8 +74,20 @@ def disk_row(disk: Disk) -> str:
     """Identity in one line: name, size, bus, model, serial."""
     return (
         f"{short_name(disk.path):<9.9} {format_size(disk.size):>8} {disk.bus:<6} "
-        f"{disk.model or 'no model':<20.20} {disk.serial or 'no serial':<16.16}"
+        f"{disk.model or 'no model':<18.18} {disk.serial or 'no serial':<16.16}"
     )
+
+
+def holds(disk: Disk) -> str:
+    """What is on it, in a word or two behind its row: a system's name, a volume group, a filesystem, ``blank``,
+    ``medium``, ``repository``, ``unknown``."""
+    if disk.boot_medium or disk.repository:
+        return "medium" if disk.boot_medium else "repository"
+    if disk.blank:
+        return "blank"
+    kinds = [content.kind for content in (disk.content, *(part.content for part in disk.table.partitions))]
+    group = f"LVM {disk.volume_groups[0]}" if disk.volume_groups else ""
+    return next(iter(disk.systems), "") or group or next((kind for kind in kinds if kind), "") or "unknown"
 
 
 def unavailable(disk: Disk) -> str:
@@ -138,7 +150,9 @@ def vm_lines(vm: VirtualMachine, point: Point) -> list[str]:
     memory = f"  {format_size(vm.memory)}" if vm.memory else ""
     # What was shut off was at rest, which its state says.
     how = f"  {vm.consistency} consistent" if vm.consistency in ("application", "crash") else ""
-    lines = [f"{vm.name:<14} {vm.state:<9} {vm.vcpus} CPU{memory}{start}{how}"]
+    lines = [
+        f"{vm.name:<14} {'state unknown' if vm.state == 'unknown' else vm.state:<9} {vm.vcpus} CPU{memory}{start}{how}"
+    ]
     for disk in vm.disks:
         size = f"{format_size(disk.size)} " if disk.size is not None else ""
         on = lies_on(point, disk.on)

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from rich.text import Text
 
 from recovery.engine.api import DiskReport, Report, VmReport
+from recovery.plan.model import Problem
 from recovery.tui.describe import hang, moment, short_name
 from recovery.tui.glyphs import DONE, FAILED
 from recovery.units import format_count, format_duration, format_rate, format_size
 
+#: Warnings of the plan that are about the host's start, by code; the others were about what the restore would do.
+_STARTING = frozenset({
+    "duplicate-uuid", "firmware-unknown", "secure-boot-on", "md-degraded", "md-incomplete", "luks-not-adapted",
+    "windows-driver-missing", "windows-usb", "windows-registry", "windows-firmware", "windows-bitlocker",
+    "vm-virtualization", "vm-processor", "vm-memory", "vm-pinned", "vm-passthrough",
+})  # fmt: skip
 
-def report_text(report: Report, titles: dict[str, str], width: int) -> Text:
-    """Warnings first; then what came back, changes and times. ``titles``: step -> its title."""
+
+def before_start(problems: Iterable[Problem]) -> list[str]:
+    """What the plan's warnings want done before or when the restored host starts, a sentence or two each."""
+    wanted = [problem for problem in problems if problem.severity == "warning" and problem.code in _STARTING]
+    return [f"{problem.what} {problem.todo}" for problem in wanted]
+
+
+def report_text(report: Report, titles: dict[str, str], width: int, todo: Sequence[str] = ()) -> Text:
+    """Warnings first, and what is ``todo`` before the host starts; then what came back, changes and times. ``titles``:
+    step -> its title."""
     text = Text()
+    if todo:
+        text.append("Before the host is started\n", style="bold yellow")
+        for number, sentence in enumerate(todo, 1):
+            text.append(hang(f"  {number}. {sentence}", width, 3) + "\n", style="yellow")
     for warning in report.warnings:
         text.append(hang(f"Warning: {warning}", width) + "\n", style="yellow")
     took = f"in {format_duration(report.finished - report.started)}, ended {moment(report.finished)}"
@@ -57,7 +78,7 @@ def _disk(text: Text, disk: DiskReport, width: int) -> None:
     for damage in disk.damaged:
         text.append(hang(f"  lost: {damage.place()}", width) + "\n", style="red")
     if disk.root and not disk.root_matched and not disk.damaged:
-        text.append(f"  root {disk.root[:16]}... as signed, not compared with the disk\n")
+        text.append(f"  by the signed root {disk.root[:16]}...; the rest was not read back\n")
 
 
 def _files(text: Text, vm: VmReport, width: int) -> None:
@@ -101,10 +122,11 @@ def next_steps(vm: VmReport) -> list[str]:
     return steps
 
 
-def verdict(report: Report) -> str:
-    """One sentence: complete or not, and how many warnings."""
+def verdict(report: Report, todo: int = 0) -> str:
+    """One sentence: complete or not, how many warnings, and how much is to do before the host starts."""
     what = "restore" if report.point else "repair"
     but = " except for what was lost" if report.damaged else ""
     count = len(report.warnings)
     warnings = f", with {count} warning{'' if count == 1 else 's'}" if count else ""
-    return f"{FAILED if but else DONE} The {what} is complete{but}{warnings}."
+    first = f"; {format_count(todo, 'thing')} to do first" if todo else ""
+    return f"{FAILED if but else DONE} The {what} is complete{but}{warnings}{first}."

@@ -257,7 +257,7 @@ def test_plan_and_restore_on_the_command_line(
     size = world.images["disk1"].stat().st_size
     code, out, err = rekindle("restore", "--target", "disk1=out.raw", "--confirm", f"disk1={size}")
     assert code == 0, err
-    assert "read back and right" in out
+    assert "read back as a sample" in out
     code, out, _ = rekindle("restore", *to_files, "--adapt")
     assert code == 11
     assert "rekindle adapt" in out

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root and loop devices"),
 ]
 
-ENTER, DOWN, SHIFT_TAB = b"\r", b"\x1b[B", b"\x1b[Z"
+ENTER, DOWN, LEFT, SHIFT_TAB = b"\r", b"\x1b[B", b"\x1b[D", b"\x1b[Z"
 
 
 @pytest.fixture
@@ -89,6 +89,8 @@ def test_a_restore_by_a_serial_line(world: FaultWorld, service: Service, target:
     line.wait_for("Rekindle · Confirm")
     line.wait_for("Type its size in bytes")
     line.send(str(SIZE).encode() + ENTER)
+    line.wait_for(r"\[>Back<\]")
+    line.send(LEFT)
     line.wait_for(r"\[>Restore now<\]")
     line.send(ENTER)
     line.wait_for("The restore is complete", 120)

@@ -10,13 +10,14 @@ from textual.widget import Widget
 
 from recovery.errors import ErrorReport
 from recovery.plan.model import DiskAssignment, RestorePlan
-from recovery.tui.describe import disk_row, hang, short_name
+from recovery.tui.describe import disk_row, hang, moment, short_name
 from recovery.tui.glyphs import DONE
 from recovery.tui.picture import labelled, now_on
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.restore import RestoreScreen
 from recovery.tui.widgets.controls import Action, Field, Row
 from recovery.tui.widgets.panes import Lines, Pane
+from recovery.units import format_size
 
 
 def unit(assignment: DiskAssignment) -> str:
@@ -33,7 +34,8 @@ class ConfirmScreen(ConsoleScreen):
         "the host's files on them are changed.\n\n"
         "Type for each disk its serial number as shown (a disk without one: its size\n"
         "in bytes), capital letters as they are. Read it from the label of the disk\n"
-        "if you can. Enter goes to the next disk, then to the button."
+        "if you can. Enter goes to the next disk, then to 'Back': going on takes one\n"
+        "more step, to the left."
     )
 
     def body(self) -> ComposeResult:
@@ -44,6 +46,7 @@ class ConfirmScreen(ConsoleScreen):
             "rollback": "What differs on these disks from the point will be overwritten",
         }.get(self.session.mode, "Everything on these disks will be overwritten")
         yield Lines(f"{what}. Type what is asked for each.", classes="heading")
+        yield Lines("\n".join(self._around()), id="around")
         with Pane(id="disks-to-confirm"):
             for index, assignment in enumerate(self._assignments()):
                 disk = assignment.target
@@ -55,7 +58,7 @@ class ConfirmScreen(ConsoleScreen):
                 for loss in assignment.losses:
                     yield Lines(hang(f"  lost: {loss}", self.app.size.width - 3))
                 if disk.blank:
-                    yield Lines("  Nothing recognisable is on it.")
+                    yield Lines("  Blank: no partition table and no filesystem found.")
                 yield Lines(f"  Type its {unit(assignment)}: {disk.confirmation}")
                 yield Row(
                     short_name(disk.path), Field(self.session.confirmations.get(disk.id, ""), id=f"confirm-{index}")
@@ -76,6 +79,19 @@ class ConfirmScreen(ConsoleScreen):
     def _assignments(self) -> tuple[DiskAssignment, ...]:
         return self.session.plan.assignments if isinstance(self.session.plan, RestorePlan) else ()
 
+    def _around(self) -> list[str]:
+        """What comes back, and the disks that nothing happens to."""
+        session, lines = self.session, []
+        if session.point is not None and session.mode != "repair":
+            lines.append(f"{session.point.header.host} as of {moment(session.point.header.created)} comes back.")
+        chosen = {assignment.target.id for assignment in self._assignments()}
+        others = [disk for disk in session.machine.disks if disk.id not in chosen and not disk.boot_medium]
+        names = ", ".join(f"{short_name(disk.path)} ({format_size(disk.size)}, {disk.serial or 'no serial'})"
+                          for disk in others)  # fmt: skip
+        return [
+            hang(line, self.app.size.width - 3) for line in [*lines, *([f"Not touched: {names}."] if others else [])]
+        ]
+
     def field_changed(self, id: str, value: str) -> None:
         """Remember it with the disk, not with the place on the screen."""
         index = int(id.rsplit("-", 1)[1])
@@ -83,11 +99,12 @@ class ConfirmScreen(ConsoleScreen):
         self.query_one(f"#verdict-{index}", Lines).update("")
 
     def field_done(self, id: str) -> None:
-        """Enter: to the next disk, after the last one to the button; a wrong text is said at once."""
+        """Enter: to the next disk, after the last one to the buttons; a wrong text is said at once."""
         index = int(id.rsplit("-", 1)[1])
         if self._check(index):
             last = index + 1 == len(self._assignments())
-            self.set_focus(self.query_one("#start" if last else f"#confirm-{index + 1}"))
+            # Not the button that overwrites: a second Enter must not be enough.
+            self.set_focus(self.query_one("#back" if last else f"#confirm-{index + 1}"))
 
     def _check(self, index: int) -> bool:
         assignment = self._assignments()[index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from recovery.errors import ErrorReport
 from recovery.machine.model import Disk
-from recovery.tui.describe import disk_contents, disk_row, hang, short_name, unavailable
+from recovery.tui.describe import disk_contents, disk_row, hang, holds, short_name, unavailable
 from recovery.tui.picture import labelled, now_on
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.plan import PlanScreen
@@ -19,16 +19,31 @@ from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Toggle
 from recovery.tui.widgets.panes import Lines, Pane
 
+#: What has one UUID on all disks of one set (blkid's names).
+_MEMBERS = ("LVM2_member", "linux_raid_member", "btrfs", "zfs_member", "bcache")
+
 
 def likely(disk: Disk) -> bool:
     """A system was found on it, and it may be chosen."""
     return bool(disk.systems) and not unavailable(disk)
 
 
+def copies(disks: Sequence[Disk]) -> list[Disk]:
+    """Those of the disks that hold a filesystem with the UUID of one on another; members of one array or group are no
+    copies."""
+    found: dict[str, set[str]] = {}
+    for disk in disks:
+        for content in (disk.content, *(part.content for part in disk.table.partitions)):
+            if content.uuid and content.kind and content.kind not in _MEMBERS:
+                found.setdefault(content.uuid, set()).add(disk.id)
+    twice = {id for ids in found.values() if len(ids) > 1 for id in ids}
+    return [disk for disk in disks if disk.id in twice]
+
+
 class RepairScreen(ConsoleScreen):
     """Every disk that the host starts from is chosen; nothing on them is overwritten."""
 
-    NAME = "Repair"
+    NAME = "Repair boot"
     HELP = (
         "Choose every disk that the host starts from: with its root, /boot and EFI\n"
         "partition. Enter or Space chooses a disk and takes it back.\n\n"
@@ -40,9 +55,15 @@ class RepairScreen(ConsoleScreen):
     )
     HINTS = "Arrows move  Enter/Space choose  Tab on  Esc back  F1 help  F2 shell"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._copies: list[Disk] = []
+
     def body(self) -> ComposeResult:
         """The disks and what lies on the highlighted one."""
-        yield Lines("Which disks does the host start from?   ([x] chosen, - cannot be chosen)", classes="heading")
+        yield Lines(
+            "Which disks hold the host? Files there are changed.  ([x] chosen, - cannot be)", classes="heading"
+        )
         yield ChoiceList(id="repair-disks")
         with Pane(id="details"):
             yield Lines("", id="detail-text")
@@ -54,9 +75,11 @@ class RepairScreen(ConsoleScreen):
         return (Action("Continue", id="continue"),)
 
     def on_mount(self) -> None:
-        """Disks with a system are chosen already."""
+        """Disks with a system are chosen already, but not two copies of one."""
+        self._copies = copies([disk for disk in self.session.machine.disks if likely(disk)])
         if not self.session.targets:
-            self.session.targets = {disk.id: disk.id for disk in self.session.machine.disks if likely(disk)}
+            chosen = [disk for disk in self.session.machine.disks if likely(disk) and disk not in self._copies]
+            self.session.targets = {disk.id: disk.id for disk in chosen}
         self._show()
         self.query_one("#repair-disks").focus()
 
@@ -64,7 +87,7 @@ class RepairScreen(ConsoleScreen):
         rows = []
         for disk in self.session.machine.disks:
             box = " - " if unavailable(disk) else "[x]" if disk.id in self.session.targets else "[ ]"
-            rows.append((disk.id, f"{box} {disk_row(disk)}"))
+            rows.append((disk.id, f"{box} {disk_row(disk)} {holds(disk)}"))
         self.query_one("#repair-disks", ChoiceList).set_rows(rows)
         self._show_details()
 
@@ -75,6 +98,12 @@ class RepairScreen(ConsoleScreen):
             width = self.size.width - 3
             if why := unavailable(disk):
                 text.append(hang(f"Cannot be chosen: {why}", width) + "\n", style="red")
+            if disk in self._copies:
+                names = ", ".join(short_name(copy.path) for copy in self._copies)
+                same = (
+                    f"{names} hold filesystems with the same UUIDs: copies of one host. Choose one, detach the other."
+                )
+                text.append(hang(same, width) + "\n", style="yellow")
             text.append("\n".join(labelled("Now", now_on(disk, self.session.machine), width)) + "\n")
             text.append(hang("\n".join(disk_contents(disk)), width))
         self.query_one("#detail-text", Lines).update(text)

@@ -9,8 +9,10 @@ from textual.app import ComposeResult
 from textual.widget import Widget
 
 from recovery.engine.api import Report
+from recovery.plan.model import RestorePlan
+from recovery.tui.describe import hang
 from recovery.tui.qr import summary
-from recovery.tui.report_text import report_text, verdict
+from recovery.tui.report_text import before_start, report_text, verdict
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.widgets.controls import Action
 from recovery.tui.widgets.panes import Lines, Pane
@@ -22,8 +24,8 @@ class ResultScreen(ConsoleScreen):
 
     NAME = "Result"
     HELP = (
-        "The run is complete. Read the warnings, then restart; take the medium out\n"
-        "or let the firmware boot from the disk.\n\n"
+        "The run is complete. Read the warnings and do what is to be done before the\n"
+        "host starts; then restart, without the medium.\n\n"
         "QR code      the summary for a phone: host, point, times, bytes, roots.\n"
         "Save log     writes report and log into the restored system\n"
         "             (/var/log/rekindle), or onto a USB volume.\n"
@@ -36,6 +38,7 @@ class ResultScreen(ConsoleScreen):
     def __init__(self) -> None:
         super().__init__()
         self._report: Report | None = None
+        self._todo: list[str] = []
 
     def body(self) -> ComposeResult:
         """The verdict and the report."""
@@ -74,14 +77,25 @@ class ResultScreen(ConsoleScreen):
         titles = {step.id: step.title for step in plan.steps} if plan else {}
         if state.vm_plan is not None:
             self.query_one("#new").focus()  # a host that is well needs no restart
+        self._todo = before_start(plan.problems) if isinstance(plan, RestorePlan) else []
+        if self._todo:
+            self.query_one("#save").focus()
         line = self.query_one("#verdict", Lines)
-        line.update(verdict(state.report))
-        line.set_class(not state.report.damaged, "good")
-        self.query_one("#report", Lines).update(report_text(state.report, titles, self.size.width - 3))
+        line.update(verdict(state.report, len(self._todo)))
+        line.set_class(not (state.report.damaged or self._todo), "good")
+        text = report_text(state.report, titles, self.size.width - 3, self._todo)
+        self.query_one("#report", Lines).update(text)
 
     @work(exclusive=True, group="ask")
     async def press_restart(self) -> None:
-        """Boot the restored host."""
+        """Boot the restored host; first, what has to be done before."""
+        if self._todo:
+            text = "\n".join(hang(f"{number}. {each}", 74, 3) for number, each in enumerate(self._todo, 1))
+            answer = await self.choose(
+                "Before the host is started", text, [("stay", "Stay"), ("go", "It is done: restart")]
+            )
+            if answer != "go":
+                return
         await self.console_app.power(off=False)
 
     @work(exclusive=True, group="ask")

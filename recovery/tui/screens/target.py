@@ -13,7 +13,7 @@ from recovery.errors import ErrorReport
 from recovery.format.point import PointDisk
 from recovery.machine.model import Disk
 from recovery.plan.suggest import is_captured_disk
-from recovery.tui.describe import disk_contents, disk_row, hang, short_name, unavailable
+from recovery.tui.describe import disk_contents, disk_row, hang, holds, short_name, unavailable
 from recovery.tui.picture import after_on, labelled, now_on
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.plan import PlanScreen
@@ -103,7 +103,7 @@ class TargetScreen(ConsoleScreen):
         rows = []
         for disk in self.session.machine.disks:
             mark = "*" if disk.id == chosen else "-" if unavailable(disk) else " "
-            rows.append((disk.id, f"{mark} {disk_row(disk)}"))
+            rows.append((disk.id, f"{mark} {disk_row(disk)} {holds(disk)}"))
         rows.append((NONE, f"{' ' if chosen else '*'} (do not restore this disk)"))
         self.query_one("#targets-heading", Lines).update(
             f"Disks of this machine for {source.name if source else '?'}   (* chosen, - cannot be chosen)"
@@ -153,6 +153,9 @@ class TargetScreen(ConsoleScreen):
             grow = self.session.toggles.get("grow", True) and self.session.toggles.get("adapt", True)
             after = after_on(source, self.session.point, disk, grow=grow)
             text.append("\n".join(labelled("After", after, width)) + "\n", style="green")
+        if self.session.mode == "restore" and not self.session.toggles.get("adapt", True):
+            words = "It will not be made to boot here ('Make it boot here' is off), and nothing grows: byte for byte."
+            text.append(hang(words, width) + "\n", style="yellow")
         text.append(hang("\n".join(disk_contents(disk)), width))
         return text
 

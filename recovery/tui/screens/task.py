@@ -42,12 +42,12 @@ TASKS: tuple[tuple[str, str, str, str], ...] = (
      "For disks that were restored already or come from another machine: initramfs,\n"
      "fstab, network cards and boot loader are adapted. No content is restored."),
     ("remote", "Remote access", "this console over SSH, progress in a browser",
-     "Nothing listens until you turn it on. SSH gets a password for this start of the\n"
-     "medium only; the page shows progress and changes nothing."),
+     "Off until you turn it on. SSH gets a password for this start of the medium\n"
+     "only; the page shows progress and changes nothing."),
     ("shell", "Shell", "a root shell on this terminal (F2 on every screen)",
      "'exit' comes back. All of 'rekindle --help' works there."),
     ("power", "Restart or switch off", "leave the medium (F10 on every screen)",
-     "Nothing was written to any disk yet."),
+     "A restore that runs is not stopped by it: it is asked for first."),
 )  # fmt: skip
 
 
@@ -68,7 +68,8 @@ class TaskScreen(ConsoleScreen):
     HELP = (
         "Choose with the arrows, Enter goes on. Nothing is written before you have\n"
         "seen a plan and typed the serial number of each disk that will change.\n\n"
-        "If in doubt: 'Restore a host' with the newest point that is sound.\n"
+        "Disks that are well and a host that does not start: 'Repair boot' first.\n"
+        "Disks that are lost: 'Restore a host'.\n"
         "One guest of a host: 'Restore one VM'. A single file of a guest: restore its\n"
         "disk so, and mount it on a workstation.\n\n"
         "F9 changes the characters for lines and bars, if they look wrong here."
@@ -159,8 +160,8 @@ class TaskScreen(ConsoleScreen):
                 "\n".join(remote_lines(access)),
                 [
                     ("ok", "OK"),
-                    ("ssh", "SSH off" if access.ssh else "SSH on"),
-                    ("page", "Page off" if access.status else "Page on"),
+                    ("ssh", f"Turn SSH {'off' if access.ssh else 'on'}"),
+                    ("page", f"Turn page {'off' if access.status else 'on'}"),
                 ],
             )
             ssh = not access.ssh if answer == "ssh" else None

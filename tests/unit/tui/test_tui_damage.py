@@ -33,7 +33,7 @@ def fixed_time(monkeypatch: pytest.MonkeyPatch, time_zone: Callable[[str], None]
 async def until_it_fails(c: Console) -> None:
     await c.to("Confirm")
     await c.type(BLANK.serial)
-    await c.press("enter", "enter")
+    await c.press("enter", "left", "enter")
     await c.on("Result")
     await c.shows("In a shell (F2)")
 

@@ -135,7 +135,7 @@ def test_every_screen_in_other_characters(name: str, allowed: set[str]) -> None:
                 await c.type(disk.serial)
                 await c.press("enter")
             engine.hold.clear()
-            await c.press("enter")
+            await c.press("left", "enter")
             await look("Restore")
             await c.shows("40 %")
             await look("Restore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recovery.engine.api import Access, NetworkConfig
+from recovery.plan.model import Problem
 from recovery.repository.mdns import DiscoveredServer
 from tests.unit.tui.console import console, run
 from tests.unit.tui.fake_engine import FakeEngine
@@ -24,6 +25,8 @@ def test_from_no_address_to_restart() -> None:
             assert ("connect", Access(url=URL, user=USER, password=PASSWORD, secret=PASSPHRASE)) in engine.calls
             await c.type(BLANK.serial)
             await c.press("enter")
+            await c.shows("[>Back<]")
+            await c.press("left")
             await c.shows("[>Restore now<]")
             engine.hold.clear()
             await c.press("enter")
@@ -32,10 +35,40 @@ def test_from_no_address_to_restart() -> None:
             await c.shows("retries 1")
             engine.hold.set()
             await c.on("Result")
-            await c.shows("256 MiB read back and right")
+            await c.shows("256 MiB of it read back as a sample")
             await c.press("enter")
             await c.until(lambda: ("reboot", False) in engine.calls, "restart")
             assert ("start", {BLANK.id: BLANK.serial}) in engine.calls
+
+    run(test)
+
+
+def test_what_is_to_be_done_before_the_host_starts_is_asked_for() -> None:
+    async def test() -> None:
+        engine = FakeEngine(address=True)
+        engine.plan_problems = (
+            Problem(severity="warning", code="duplicate-uuid", what="sda: same UUIDs.", why="", todo="Detach it."),
+            Problem(severity="warning", code="target-has-data", what="All of it is lost.", why="", todo="Look."),
+        )
+        async with console(engine) as c:
+            await c.to("Confirm")
+            await c.type(BLANK.serial)
+            await c.press("enter", "left", "enter")
+            await c.on("Result")
+            await c.shows("with 1 warning; 1 thing to do first.")
+            await c.shows("1. sda: same UUIDs. Detach it.")
+            assert "All of it is lost." not in c.text
+            await c.shows("[>Save log<]")
+            c.app.screen.query_one("#restart").focus()
+            await c.press("enter")
+            await c.shows("[>Stay<]")
+            await c.press("enter")
+            await c.shows("[>Restart<]")
+            assert ("reboot", False) not in engine.calls
+            await c.press("enter")
+            await c.shows("[>Stay<]")
+            await c.press("right", "enter")
+            await c.until(lambda: ("reboot", False) in engine.calls, "restart")
 
     run(test)
 
@@ -122,7 +155,7 @@ def test_two_disks_each_confirmed() -> None:
             await c.type("S5GXNX0T103344")
             await c.press("enter")
             await c.type("ZHZ0A1B2")
-            await c.press("enter", "enter")
+            await c.press("enter", "left", "enter")
             await c.on("Result")
             await c.shows("disk2 → sda")
 

@@ -175,7 +175,9 @@ def test_the_report_names_what_was_lost_and_the_root() -> None:
     report = engine._report(plan)
     (disk,) = report.disks
     text = report_text(report, {}, 76).plain
-    assert "256 MiB read back and right" in text and "3fa9c1d2" in text and "not compared with" in text
+    assert (
+        "256 MiB of it read back as a sample" in text and "3fa9c1d2" in text and "the rest was not read back" in text
+    )
     matched = msgspec.structs.replace(disk, root_matched=True, verified_bytes=disk.logical)
     text = report_text(msgspec.structs.replace(report, disks=(matched,)), {}, 76).plain
     assert disk.root in text and "not compared with" not in text

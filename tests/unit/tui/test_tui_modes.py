@@ -6,11 +6,12 @@ import msgspec
 import pytest
 
 from recovery.engine.api import Unattended
-from recovery.layout import Content, PartitionTable
+from recovery.layout import Content, Partition, PartitionTable
 from recovery.plan.model import Choices, RestorePlan
 from recovery.tui.screens import network as network_screen
 from recovery.tui.screens import task as task_screen
-from recovery.tui.screens.repair import RepairScreen
+from recovery.tui.screens.repair import RepairScreen, copies
+from recovery.units import GIB, MIB
 from tests.unit.tui.console import Console, console, run
 from tests.unit.tui.fake_engine import FakeEngine
 from tests.unit.tui.fake_world import BLANK, HOST, MACHINE, NO_SERIAL, USED, make_point, with_address
@@ -98,7 +99,7 @@ def test_repair_needs_no_repository() -> None:
     async def test() -> None:
         engine = FakeEngine()
         async with console(engine, task="repair") as c:
-            await c.on("Repair")
+            await c.on("Repair boot")
             await c.shows("[x] sda")
             await c.shows("[ ] nvme0n1")
             await c.shows(" -  sdb")
@@ -114,6 +115,8 @@ def test_repair_needs_no_repository() -> None:
             assert "overwritten" not in c.text
             await c.type(USED.serial)
             await c.press("enter")
+            await c.shows("[>Back<]")
+            await c.press("left")
             await c.shows("[>Repair now<]")
             engine.hold.clear()
             await c.press("enter")
@@ -126,10 +129,37 @@ def test_repair_needs_no_repository() -> None:
     run(test)
 
 
+def test_of_two_copies_of_a_host_none_is_chosen_for_a_repair() -> None:
+    async def test() -> None:
+        engine = FakeEngine(address=True)
+        content = Content(kind="ext4", uuid="2f0c")
+        part = Partition(number=1, start=MIB, size=GIB, content=content)
+        one, other = (
+            msgspec.structs.replace(
+                USED, id=f"serial:{name}", path=f"/dev/{name}", serial=name, systems=("'hv1' (Debian 13)",),
+                table=PartitionTable(kind="gpt", partitions=(part,)),
+            )
+            for name in ("sdx", "sdy")
+        )  # fmt: skip
+        engine.machine_now = msgspec.structs.replace(engine.machine_now, disks=(BLANK, one, other))
+        assert copies([BLANK, one, other]) == [one, other]
+        member = msgspec.structs.replace(content, kind="linux_raid_member")
+        legs = [msgspec.structs.replace(disk, table=PartitionTable(), content=member) for disk in (one, other)]
+        assert copies(legs) == []
+        async with console(engine, task="repair") as c:
+            await c.on("Repair boot")
+            await c.shows("[ ] sdx")
+            await c.shows("[ ] sdy")
+            await c.press("down")
+            await c.shows("sdx, sdy hold filesystems with the same UUIDs: copies of one host.")
+
+    run(test)
+
+
 def test_repair_refuses_a_disk_with_a_repository_and_an_empty_choice() -> None:
     async def test() -> None:
         async with console(FakeEngine(), task="repair") as c:
-            await c.on("Repair")
+            await c.on("Repair boot")
             await c.press("down", "enter")  # sda was chosen already
             await c.press("down", "enter")
             await c.shows("It holds a repository")
@@ -148,7 +178,7 @@ def test_a_repair_of_a_blank_disk_is_refused_by_the_plan() -> None:
         engine = FakeEngine()
         engine.machine_now = with_address(msgspec.structs.replace(MACHINE, disks=(NO_SERIAL,)))
         async with console(engine, task="repair") as c:
-            await c.on("Repair")
+            await c.on("Repair boot")
             await c.press("enter")
             c.app.screen.query_one("#continue").focus()
             await c.press("enter")
@@ -174,7 +204,7 @@ def test_a_task_begun_anew_forgets_the_one_before() -> None:
             )
         )
         async with console(engine, task="repair") as c:
-            await c.on("Repair")
+            await c.on("Repair boot")
             assert c.app.session.targets == {USED.id: USED.id}
             await c.press("escape")
             await c.on("Task")

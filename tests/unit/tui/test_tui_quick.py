@@ -91,7 +91,7 @@ async def through(c: Console, wait: Callable[[str], Any]) -> None:
     await c.press("enter")
     await wait("Confirm")
     await c.type(BLANK.serial)
-    await c.press("enter", "enter")
+    await c.press("enter", "left", "enter")
     await wait("Result")
 
 

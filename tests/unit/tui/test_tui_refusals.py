@@ -157,7 +157,7 @@ def test_wrong_confirmation_starts_nothing() -> None:
             await c.press("enter")
             await c.press("ctrl+u")
             await c.type(BLANK.serial)
-            await c.press("enter", "enter")
+            await c.press("enter", "left", "enter")
             await c.on("Result")
 
     run(test)
@@ -170,7 +170,7 @@ def test_failed_run_says_what_to_do_and_can_be_retried() -> None:
         async with console(engine) as c:
             await c.to("Confirm")
             await c.type(BLANK.serial)
-            await c.press("enter", "enter")
+            await c.press("enter", "left", "enter")
             await c.shows("Look at its SMART data")
             await c.shows("× Restore disk1")
             await c.shows("[>Retry<]")

@@ -148,6 +148,8 @@ def test_the_operator_goes_as_far_as_the_confirmation(name: str, repository: Rep
             await c.on("Confirm")
             await c.type(plan.assignments[0].target.confirmation)
             await c.press("enter")
+            await c.shows("[>Back<]")
+            await c.press("left")
             await c.shows("[>Restore now<]")
             await c.press("enter")
             await c.shows("This is a rehearsal in front of a recorded machine: nothing is written.")

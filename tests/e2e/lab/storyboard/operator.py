@@ -173,6 +173,8 @@ class Operator:
         self.on_screen("Confirm", 30, showing=re.escape(task.target_serial))
         self.machine.type(task.target_serial)
         self.machine.press("enter")
+        self.on_screen("Confirm", 30, showing=r"\[>Back<\]")
+        self.machine.press("left")
         self.on_screen("Confirm", 30, showing=r"\[>Restore now<\]")
         self.picture("confirm")
         self.machine.press("enter")
@@ -227,9 +229,20 @@ class Operator:
         return text
 
     def restart(self) -> None:
-        """Restart is the button in focus."""
+        """By the button, which is in focus when nothing is to be done before; else it asks."""
+        text = self.on_screen("Result", 20)
+        for _ in range(4):
+            if "[>Restart<]" in self.machine.screen_text():
+                break
+            self.machine.press("left", pause=1.0)
         self.on_screen("Result", 20, showing=r"\[>Restart<\]")
         self.machine.press("enter")
+        if "to do first" in text:
+            self.on_screen("Result", 20, showing=r"\[>Stay<\]")
+            self.picture("result-before-restart")
+            self.machine.press("right")
+            self.on_screen("Result", 20, showing=r"\[>It is done: restart<\]")
+            self.machine.press("enter")
 
     def _settled(self, name: str, showing: str, timeout: float) -> str:
         """The screen, when it shows that and stays the same for two looks."""
