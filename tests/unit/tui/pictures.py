@@ -49,6 +49,9 @@ def palette() -> list[tuple[int, int, int]]:
     return list(zip(*rows, strict=True))
 
 
+_CYAN = 6
+
+
 class Screenshot:
     """Draws what a console shows."""
 
@@ -74,8 +77,6 @@ class Screenshot:
                 box = (x * 8, y * height, x * 8 + 8, y * height + height)
                 image.paste(back, box)
                 image.paste(front, box, self._glyph(character))
-                if segment.style and segment.style.underline:
-                    image.paste(front, (box[0], box[3] - 2, box[2], box[3] - 1))
                 x += 1
         return image
 
@@ -86,7 +87,9 @@ class Screenshot:
         return self._glyphs[character]
 
     def _pair(self, style: Style | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        front = self._colour(style, "color", 7)
+        # A colour VT has no underline: it shows cyan instead.
+        underlined = style is not None and style.underline
+        front = self._colours[_CYAN] if underlined else self._colour(style, "color", 7)
         back = self._colour(style, "bgcolor", 0)
         return (back, front) if style is not None and style.reverse else (front, back)
 
