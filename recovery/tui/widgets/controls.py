@@ -16,6 +16,9 @@ from textual.widgets import Input
 
 from recovery.tui.widgets.panes import Lines
 
+#: Cells of the line that an empty field shows.
+_EMPTY = 24
+
 
 class Action(Widget, can_focus=True):
     """A button: ``[ Continue ]``, and ``[>Continue<]`` when Enter would press it."""
@@ -110,7 +113,9 @@ class Field(Input):
     cursor_blink = reactive(False, init=False)
 
     def __init__(self, value: str = "", *, id: str, password: bool = False, placeholder: str = "") -> None:
-        super().__init__(value, id=id, password=password, placeholder=placeholder, compact=True, select_on_focus=False)
+        # An empty field must be seen, and a colour VT shows its underline as a colour only.
+        shown = placeholder or "_" * _EMPTY
+        super().__init__(value, id=id, password=password, placeholder=shown, compact=True, select_on_focus=False)
 
     def on_key(self, event: events.Key) -> None:
         """Editing keys act here and now, in order with the characters around them (see ``ConsoleApp.on_event``)."""
