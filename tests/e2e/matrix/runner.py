@@ -100,10 +100,22 @@ def run_cell(cell: Cell, world: World, say: Say) -> Result:
         _run(running)
     except (LabError, RekindleError, OSError) as error:
         result.reason = result.reason or f"{type(error).__name__}: {error}"[:3000]
+        if fault := _emulators_fault(running):
+            result.status, result.reason = "lab-failed", fault
     finally:
         if not world.keep or result.status in ("booted", "refused"):
             shutil.rmtree(running.folder, ignore_errors=True)
     return result
+
+
+def _emulators_fault(running: _Run) -> str:
+    """What QEMU is known to do wrong and did here; empty when it was not that."""
+    line = running.folder / "vm/serial.log"
+    said = line.read_bytes().decode(errors="replace") if line.exists() else ""
+    # megasas_complete_cmd_dpc: "Unexpected context value".
+    if running.cell.target.bus == "megasas" and "kernel BUG at drivers/scsi/megaraid/megaraid_sas_base.c" in said:
+        return "QEMU's MegaRAID gave Linux's driver an answer to no question (kernel BUG at megaraid_sas_base.c)"
+    return ""
 
 
 def _run(running: _Run) -> None:
