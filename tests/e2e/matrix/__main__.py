@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import shutil
 import sys
 import threading
 import time
@@ -140,8 +140,9 @@ def _work(
     try:
         made = run_cells(waiting, world, store, jobs=at_once)
     finally:
-        if not keep:
-            shutil.rmtree(scratch, ignore_errors=True)
+        # Each cell has cleared its folder; another run's may be there.
+        with contextlib.suppress(OSError):
+            scratch.rmdir()
     count = report.counts(made)
     broken = sum(count[status] for status in PROMISES_BROKEN)
     say(f"{count['booted']} booted, {count['refused']} refused by the plan, planned fine but did not boot: {broken}")
