@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from recovery.commands import run
 from recovery.errors import CommandError
@@ -20,38 +20,46 @@ _ROW = re.compile(r"\s*(\d+)\s+(VM \d+|\S+)\s+(\S+)\s")
 _FREEZES = ("freeze-fs", "freeze-fs-on-backup", "guest-fsfreeze")
 
 
-class Hypervisor(Protocol):
+class Hypervisor(ABC):
     """``title`` names it in a sentence; ``manager``: its guests in an inventory. A guest is named by its ``key``."""
 
     title: str
     manager: Manager
 
+    @abstractmethod
     def key(self, vm: VirtualMachine) -> str:
         """What it calls this VM of an inventory; empty when the VM is not of the machine that we run on."""
-        ...
 
+    @abstractmethod
     def states(self) -> dict[str, str]:
         """By key: ``running``, ``shut off``, or another word. Who is missing is neither. Raises CommandError."""
-        ...
 
+    @abstractmethod
     def refusal(self, vm: VirtualMachine) -> str:
         """Why this VM's agent is not asked; empty when it is."""
-        ...
+
+    @abstractmethod
+    def freeze_command(self, key: str) -> list[str]:
+        """What has its agent freeze its filesystems."""
+
+    @abstractmethod
+    def thaw_command(self, key: str) -> list[str]:
+        """What has its agent thaw them, also for a process that has nothing but it: exit code 0 when that is done."""
+
+    @abstractmethod
+    def count(self, said: str) -> int:
+        """How many filesystems the answer of either command names. Raises CommandError."""
 
     def freeze(self, key: str, seconds: float) -> int:
-        """Have its agent freeze its filesystems: how many. Raises CommandError."""
-        ...
+        """Freeze a guest within ``seconds``: how many filesystems. Raises CommandError."""
+        return self.count(run(self.freeze_command(key), timeout=seconds).stdout)
 
     def thaw(self, key: str) -> int:
-        """Have its agent thaw them: how many. Raises CommandError."""
-        ...
-
-    def thaw_command(self, key: str) -> list[str]:
-        """The command of ``thaw``, for a process that has nothing but it: exit code 0 when the guest is thawed."""
-        ...
+        """Thaw it: how many. Raises CommandError."""
+        return self.count(run(self.thaw_command(key), timeout=_PATIENCE).stdout)
 
 
-class Libvirt:
+class Libvirt(Hypervisor):
     """Domains of the system's libvirt, by their UUIDs."""
 
     title = "libvirt"
@@ -74,24 +82,21 @@ class Libvirt:
         """See Hypervisor."""
         return "" if _CHANNEL in vm.definition else "it has no guest agent"
 
-    def freeze(self, key: str, seconds: float) -> int:
+    def freeze_command(self, key: str) -> list[str]:
         """See Hypervisor."""
-        return self._number(["virsh", "-c", URI, "domfsfreeze", "--domain", key], seconds)
-
-    def thaw(self, key: str) -> int:
-        """See Hypervisor."""
-        return self._number(self.thaw_command(key), _PATIENCE)
+        return ["virsh", "-c", URI, "domfsfreeze", "--domain", key]
 
     def thaw_command(self, key: str) -> list[str]:
         """See Hypervisor."""
         return ["virsh", "-c", URI, "domfsthaw", "--domain", key]
 
-    def _number(self, words: list[str], seconds: float) -> int:
-        number = re.search(r"(\d+) filesystem", run(words, timeout=seconds).stdout)
+    def count(self, said: str) -> int:
+        """See Hypervisor."""
+        number = re.search(r"(\d+) filesystem", said)
         return int(number[1]) if number else 0
 
 
-class Proxmox:
+class Proxmox(Hypervisor):
     """VMs of this node of Proxmox VE, by number and name: ``100-web``, as an inventory calls them."""
 
     title = "Proxmox"
@@ -119,22 +124,18 @@ class Proxmox:
             return "freezing it is switched off in Proxmox (freeze-fs)"
         return ""
 
-    def freeze(self, key: str, seconds: float) -> int:
+    def freeze_command(self, key: str) -> list[str]:
         """See Hypervisor."""
-        return self._number([*_guest(key), "fsfreeze-freeze"], seconds)
-
-    def thaw(self, key: str) -> int:
-        """See Hypervisor."""
-        return self._number(self.thaw_command(key), _PATIENCE)
+        return [*_guest(key), "fsfreeze-freeze"]
 
     def thaw_command(self, key: str) -> list[str]:
         """See Hypervisor."""
         return [*_guest(key), "fsfreeze-thaw"]
 
-    def _number(self, words: list[str], seconds: float) -> int:
-        said = run(words, timeout=seconds).stdout.strip()
-        if not said.isdecimal():
-            raise CommandError(f"'qm guest cmd' said '{said[:80]}' instead of a number")
+    def count(self, said: str) -> int:
+        """See Hypervisor."""
+        if not said.strip().isdecimal():
+            raise CommandError(f"'qm guest cmd' said '{said.strip()[:80]}' instead of a number")
         return int(said)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from recovery.capture.hypervisors import URI
 from recovery.capture.tree import Tree
 from recovery.commands import run
 from recovery.domain import parse
@@ -110,7 +111,7 @@ def _running_states(tree: Tree) -> dict[str, str]:
     """The VMs' states when the captured system is the one we run on (its snapshot is captured); else empty."""
     if not tree.of_this_machine():
         return {}
-    virsh = ["virsh", "-r", "-c", "qemu:///system"]
+    virsh = ["virsh", "-r", "-c", URI]
     try:
         done = run([*virsh, "list", "--all", "--name"], check=False, timeout=20)
         names = [line.strip() for line in done.stdout.splitlines() if line.strip()] if done else []

@@ -225,8 +225,8 @@ class Run:
             self.warnings.append(f"Not restored, because no target was chosen: {', '.join(sorted(left_out))}.")
         if not self.plan.choices.adapt:
             self.warnings.append(
-                "The host was not made to boot on this machine and may not start here: 'Repair boot' of the console "
-                "does that, or 'rekindle adapt'."
+                "The host was not adapted to this machine. If it is not the one that it came from: 'Repair boot' of "
+                "the console, or 'rekindle adapt'."
             )
         total = sum(disk.logical for disk in self.disks)
         return f"{format_count(len(self.disks), 'disk')}, {format_size(total)} restored to point {self.point.id[:12]}."

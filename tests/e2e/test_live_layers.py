@@ -152,6 +152,7 @@ def _judge(result: Path, layers: Layers, folder: Path) -> None:
     ]
     counts: list[int] = []
     freezes: list[int] = []
+    noted = 0
     for summary in repository.points("hv1"):
         point = repository.point("hv1", summary.id)
         live = point.body.live
@@ -162,7 +163,7 @@ def _judge(result: Path, layers: Layers, folder: Path) -> None:
             image = folder / "fs.img"
             if disk.name == layers.esp:
                 image.write_bytes(_content(repository, point, disk.name, folder))
-                _look_at_the_note(image, live.moment)
+                noted += _has_the_note(image, live.moment)
                 continue
             image.write_bytes(layers.inside(_content(repository, point, disk.name, folder)))
             with mounted_image(image, folder / "mnt") as mount:
@@ -173,6 +174,7 @@ def _judge(result: Path, layers: Layers, folder: Path) -> None:
     log = (result / "agent.log").read_text()
     assert len(counts) >= POINTS, log[-3000:]
     assert counts == sorted(counts) and counts[-1] > counts[0]
+    assert bool(noted) == bool(layers.esp), "the note was on no point's vfat"
     report = check(repository, read_data=True)
     assert report.ok, report.damages
 
@@ -185,13 +187,14 @@ def _content(repository: Repository, point: Point, name: str, folder: Path) -> b
     return image.read_bytes()
 
 
-def _look_at_the_note(image: Path, moment: float) -> None:
-    """Nothing froze it; it was written out and stood still, so the note is whole, and of just before."""
+def _has_the_note(image: Path, moment: float) -> bool:
+    """Nothing froze it; it was written out and stood still, so the note is whole, and of just before. False where it
+    was not there yet, or just cut to nothing to be written anew."""
     done = subprocess.run(["mtype", "-i", image, "::note"], capture_output=True, text=True, check=False)
     if done.returncode:
-        assert "not found" in done.stderr, done.stderr  # not written yet
-        return
+        assert "not found" in done.stderr, done.stderr
+        return False
     match = re.fullmatch(r"note (\d+) whole\n", done.stdout)
-    # Written anew means cut to nothing first; a point may have it so, but no part of it.
     assert match or not done.stdout, done.stdout
     assert match is None or moment - 60 < int(match[1]) <= moment + 1
+    return match is not None

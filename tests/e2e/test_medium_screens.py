@@ -57,11 +57,12 @@ class Tour:
         self.machine.type(text)
 
     def button(self, label: str) -> None:
-        """Go to a button of the row that the focus is in."""
+        """Go to a button of the row that the focus is in, to either side."""
         for _ in range(8):
-            if f"[>{label}<]" in self.machine.screen_text():
+            text = self.machine.screen_text()
+            if f"[>{label}<]" in text:
                 return
-            self.press("right")
+            self.press("left" if 0 <= text.find(f"[ {label} ]") < text.find("[>") else "right")
             time.sleep(2)
         raise AssertionError(f"There is no button {label}:\n{self.machine.screen_text()}")
 

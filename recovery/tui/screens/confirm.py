@@ -19,6 +19,9 @@ from recovery.tui.widgets.controls import Action, Field, Row
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.units import format_size
 
+#: Disks that are named as not touched; of the others there is a count, so that the fields stay in sight.
+_NAMED = 4
+
 
 def unit(assignment: DiskAssignment) -> str:
     """What has to be typed for this disk."""
@@ -86,11 +89,11 @@ class ConfirmScreen(ConsoleScreen):
             lines.append(f"{session.point.header.host} as of {moment(session.point.header.created)} comes back.")
         chosen = {assignment.target.id for assignment in self._assignments()}
         others = [disk for disk in session.machine.disks if disk.id not in chosen and not disk.boot_medium]
-        names = ", ".join(f"{short_name(disk.path)} ({format_size(disk.size)}, {disk.serial or 'no serial'})"
-                          for disk in others)  # fmt: skip
-        return [
-            hang(line, self.app.size.width - 3) for line in [*lines, *([f"Not touched: {names}."] if others else [])]
-        ]
+        named = [f"{short_name(d.path)} ({format_size(d.size)}, {d.serial or 'no serial'})" for d in others[:_NAMED]]
+        if more := others[_NAMED:]:
+            named.append(f"{len(more)} more")
+        lines += [f"Not touched: {', '.join(named)}."] if named else []
+        return [hang(line, self.app.size.width - 3) for line in lines]
 
     def field_changed(self, id: str, value: str) -> None:
         """Remember it with the disk, not with the place on the screen."""

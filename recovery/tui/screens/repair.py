@@ -19,8 +19,9 @@ from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Toggle
 from recovery.tui.widgets.panes import Lines, Pane
 
-#: What has one UUID on all disks of one set (blkid's names).
-_MEMBERS = ("LVM2_member", "linux_raid_member", "btrfs", "zfs_member", "bcache")
+#: What has the same UUID on several disks of one host (blkid's names): the members of a set, and ESPs that are kept
+#: equal. A physical volume has one of its own.
+_SHARED = ("linux_raid_member", "btrfs", "zfs_member", "bcache", "vfat")
 
 
 def likely(disk: Disk) -> bool:
@@ -29,12 +30,11 @@ def likely(disk: Disk) -> bool:
 
 
 def copies(disks: Sequence[Disk]) -> list[Disk]:
-    """Those of the disks that hold a filesystem with the UUID of one on another; members of one array or group are no
-    copies."""
+    """Those of the disks that hold a filesystem or physical volume with the UUID of one on another."""
     found: dict[str, set[str]] = {}
     for disk in disks:
         for content in (disk.content, *(part.content for part in disk.table.partitions)):
-            if content.uuid and content.kind and content.kind not in _MEMBERS:
+            if content.uuid and content.kind and content.kind not in _SHARED:
                 found.setdefault(content.uuid, set()).add(disk.id)
     twice = {id for ids in found.values() if len(ids) > 1 for id in ids}
     return [disk for disk in disks if disk.id in twice]
@@ -100,9 +100,7 @@ class RepairScreen(ConsoleScreen):
                 text.append(hang(f"Cannot be chosen: {why}", width) + "\n", style="red")
             if disk in self._copies:
                 names = ", ".join(short_name(copy.path) for copy in self._copies)
-                same = (
-                    f"{names} hold filesystems with the same UUIDs: copies of one host. Choose one, detach the other."
-                )
+                same = f"{names} hold the same UUIDs: copies of one host. Choose one, detach the other."
                 text.append(hang(same, width) + "\n", style="yellow")
             text.append("\n".join(labelled("Now", now_on(disk, self.session.machine), width)) + "\n")
             text.append(hang("\n".join(disk_contents(disk)), width))

@@ -47,7 +47,7 @@ TASKS: tuple[tuple[str, str, str, str], ...] = (
     ("shell", "Shell", "a root shell on this terminal (F2 on every screen)",
      "'exit' comes back. All of 'rekindle --help' works there."),
     ("power", "Restart or switch off", "leave the medium (F10 on every screen)",
-     "A restore that runs is not stopped by it: it is asked for first."),
+     "Not while a restore runs: stop it first, or wait for its end."),
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from tests.e2e.lab.server import CHECKOUT
 from tests.e2e.matrix import catalogue, observe
 from tests.e2e.matrix.model import Cell, Source, Target
 from tests.e2e.matrix.ready import BOOT, PASSPHRASE, Ready, ready
-from tests.e2e.matrix.results import Result, code_key, target_facts
+from tests.e2e.matrix.results import PROMISES_BROKEN, Result, code_key, target_facts
 
 SERIAL = "NEWDISK01"
 _MAC = "52:54:00:ab:cd:ef"
@@ -100,9 +100,9 @@ def run_cell(cell: Cell, world: World, say: Say) -> Result:
         _run(running)
     except (LabError, RekindleError, OSError) as error:
         result.reason = result.reason or f"{type(error).__name__}: {error}"[:3000]
-        if fault := _emulators_fault(running):
-            result.status, result.reason = "lab-failed", fault
     finally:
+        if result.status in PROMISES_BROKEN and (fault := _emulators_fault(running)):
+            result.status, result.reason = "lab-failed", fault
         if not world.keep or result.status in ("booted", "refused"):
             shutil.rmtree(running.folder, ignore_errors=True)
     return result

@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -219,6 +220,15 @@ class Thing:
         self.log.append(f"release {self.name}")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As freezer.main does it: thawing signals the thread that still freezes, or has just said that all is frozen."""
+    usual = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGUSR1, usual)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_pool_that_is_slow_to_suspend_does_not_hold_up_the_host() -> None:
     """The limit passes while the pool is being suspended: the filesystem thaws at once, the thin volume when the pool
     was resumed, by the thread that suspended it."""
@@ -232,15 +242,11 @@ def test_a_pool_that_is_slow_to_suspend_does_not_hold_up_the_host() -> None:
     thread.start()
     lines = ours.makefile()
     assert "ready" in lines.readline()
-    usual = signal.signal(signal.SIGUSR1, lambda number, frame: None)
-    try:
-        ours.sendall(b"freeze 0.2 dm:thin dm:pool\n")
-        failed = json.loads(lines.readline())
-        assert (failed["event"], failed["number"], failed["errno"]) == ("failed", 2, errno.ETIMEDOUT)
-        ours.sendall(b"thaw\n")
-        thawed = json.loads(lines.readline())
-    finally:
-        signal.signal(signal.SIGUSR1, usual)
+    ours.sendall(b"freeze 0.2 dm:thin dm:pool\n")
+    failed = json.loads(lines.readline())
+    assert (failed["event"], failed["number"], failed["errno"]) == ("failed", 2, errno.ETIMEDOUT)
+    ours.sendall(b"thaw\n")
+    thawed = json.loads(lines.readline())
     assert thawed["expired"] and not thawed["stuck"] and len(thawed["milliseconds"]) == 3
     assert log == ["hold root", "hold thin", "release root", "hold pool", "release pool", "release thin"]
     ours.close()
@@ -249,6 +255,7 @@ def test_a_pool_that_is_slow_to_suspend_does_not_hold_up_the_host() -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_volume_that_does_not_resume_is_told() -> None:
     class Broken(Thing):
         def release(self) -> None:

@@ -143,15 +143,16 @@ def test_of_two_copies_of_a_host_none_is_chosen_for_a_repair() -> None:
         )  # fmt: skip
         engine.machine_now = msgspec.structs.replace(engine.machine_now, disks=(BLANK, one, other))
         assert copies([BLANK, one, other]) == [one, other]
-        member = msgspec.structs.replace(content, kind="linux_raid_member")
-        legs = [msgspec.structs.replace(disk, table=PartitionTable(), content=member) for disk in (one, other)]
-        assert copies(legs) == []
+        for kind, same in (("linux_raid_member", False), ("vfat", False), ("LVM2_member", True)):
+            held = msgspec.structs.replace(content, kind=kind)
+            pair = [msgspec.structs.replace(disk, table=PartitionTable(), content=held) for disk in (one, other)]
+            assert copies(pair) == (pair if same else [])
         async with console(engine, task="repair") as c:
             await c.on("Repair boot")
             await c.shows("[ ] sdx")
             await c.shows("[ ] sdy")
             await c.press("down")
-            await c.shows("sdx, sdy hold filesystems with the same UUIDs: copies of one host.")
+            await c.shows("sdx, sdy hold the same UUIDs: copies of one host.")
 
     run(test)
 
