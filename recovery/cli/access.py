@@ -31,7 +31,7 @@ _LOGIN = (
     click.option("--password-file", type=click.Path(path_type=Path, dir_okay=False),
                  help="File with the user's password ('-': stdin). Asked for otherwise."),
     click.option("--code-file", type=click.Path(path_type=Path, dir_okay=False),
-                 help="File with a one-time recovery code, instead of user and password."),
+                 help="File with a one-time code, instead of user and password."),
     click.option("--ca", default="", metavar="FINGERPRINT|FILE",
                  help="Fingerprint or PEM file of the server's CA; the system's CAs otherwise."),
     click.option("--plain-packs", is_flag=True,
@@ -138,7 +138,7 @@ def read_credentials(
             raise UsageError(f"--plain-packs is for servers; {location} is none.", hint="Leave it out.")
         return Credentials()
     if code_file is not None:
-        return Credentials(code=read_secret(code_file, "One-time recovery code"), ca=ca, plain_packs=plain_packs)
+        return Credentials(code=read_secret(code_file, "One-time code"), ca=ca, plain_packs=plain_packs)
     if not user:
         raise UsageError("The server wants to know who you are.", hint="Give --user NAME, or --code-file FILE.")
     password = read_secret(password_file, f"Password of '{user}'")

@@ -1,4 +1,4 @@
-"""``rekindle code``: one-time recovery codes for somebody in front of a dead host."""
+"""``rekindle code``: one-time codes for somebody in front of a dead host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> float:
 
 @click.group()
 def code() -> None:
-    """Issue one-time recovery codes: each restores one host, once, before it expires."""
+    """Issue one-time codes: each restores one host, once, before it expires."""
 
 
 @code.command("issue")
@@ -43,7 +43,7 @@ def issue(host: str, valid: str, state: Path, as_json: bool) -> None:
     show(
         as_json,
         data,
-        [f"Recovery code for {host}:  {printable}", f"Once, until {when(entry.expires)}. Id {entry.id}."],
+        [f"One-time code for {host}:  {printable}", f"Once, until {when(entry.expires)}. Id {entry.id}."],
     )
 
 
@@ -56,7 +56,7 @@ def list_codes(state: Path, as_json: bool) -> None:
 
     codes = Codes(open_state(state)).list()
     lines = [f"{c.id}  {c.state:<8} {c.host:<30} until {when(c.expires)}  {c.used_from}".rstrip() for c in codes]
-    show(as_json, codes, lines or ["There are no recovery codes."])
+    show(as_json, codes, lines or ["There are no one-time codes."])
 
 
 @code.command("revoke")
@@ -68,4 +68,4 @@ def revoke(code_id: str, state: Path, as_json: bool) -> None:
     from rekindle_server.codes import Codes
 
     Codes(open_state(state)).revoke(code_id)
-    show(as_json, {"revoked": code_id}, [f"Recovery code {code_id} is revoked."])
+    show(as_json, {"revoked": code_id}, [f"One-time code {code_id} is revoked."])

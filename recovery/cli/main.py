@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "serve": ("recovery.cli.serve", "serve", "Serve a repository over HTTPS."),
     "servers": ("recovery.cli.servers", "servers", "Find servers on the local network."),
     "user": ("recovery.cli.user", "user", "Manage the users of a server."),
-    "code": ("recovery.cli.code", "code", "Issue one-time recovery codes of a server."),
+    "code": ("recovery.cli.code", "code", "Issue one-time codes of a server."),
     "reports": ("recovery.cli.reports", "reports", "Show how runs ended, as recovery media reported it."),
     "capture": ("recovery.cli.capture", "capture", "Capture disks of a host as a recovery point."),
     "agent": ("recovery.cli.agent", "agent", "Capture this running host continuously."),

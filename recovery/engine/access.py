@@ -42,7 +42,7 @@ def check_access(access: Access) -> None:
     if bool(access.url) == bool(access.path):
         raise UsageError("Where is the repository?", hint="Give either the server's address or a directory.")
     if access.url and not access.code and not (access.user and access.password):
-        raise UsageError("The server wants to know who you are.", hint="Give user and password, or a recovery code.")
+        raise UsageError("The server wants to know who you are.", hint="Give user and password, or a one-time code.")
     if not access.secret:
         raise UsageError("The repository is locked.", hint="Give its passphrase or its recovery key.")
 

@@ -55,7 +55,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach and open a repository. Secrets travel only over the engine's socket (0600) and stay in memory.
 
     Either ``url`` (https://..., with ``fingerprint`` as confirmed by the operator or empty to rely on the medium's
-    CA, and user + password, or a recovery code) or ``path`` (a directory or mounted USB disk). ``secret`` is the
+    CA, and user + password, or a one-time code) or ``path`` (a directory or mounted USB disk). ``secret`` is the
     repository's passphrase or its printable recovery key.
     """
 

@@ -23,7 +23,7 @@ log = logging.getLogger("rekindle.engine")
 SERVICE = "rekindle-ssh.service"
 KEYS = Path("/etc/rekindle/authorized_keys")
 HOST_KEY = Path("/run/rekindle-ssh/host_ed25519")
-#: Told apart at any keyboard and by telephone: Crockford's base32, as recovery codes.
+#: Told apart at any keyboard and by telephone: Crockford's base32, as one-time codes.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 

@@ -264,6 +264,13 @@ def check_adaptation(pairs: Pairs, choices: Choices) -> Iterator[Problem]:
             why="Adaptation makes it start on the machine in which its disks are.",
             todo="Restore without adaptation, and run 'rekindle adapt' on the machine that gets the image.",
         )
+    if pairs and not (choices.adapt or choices.compare or files):
+        yield Problem(
+            severity="info",
+            code="not-adapted",
+            what="The host is not adapted to this machine.",
+            why="It comes back as it was. On other hardware than it was captured on it may not start.",
+        )
 
 
 def check_memory_for_speed(machine: Machine) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Being logged in at our server: a token from a password or a recovery code, renewed in time."""
+"""Being logged in at our server: a token from a password or a one-time code, renewed in time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Session:
 
     ``role`` and ``hosts`` (globs) are what the server granted. ``clock_lag``: seconds that this machine's clock was
     behind the server's at the login (negative: ahead), 0 when they agree. The token is renewed after half of its
-    life; after a login by password an expired one is replaced, too. A recovery code works once: its session ends when
+    life; after a login by password an expired one is replaced, too. A one-time code works once: its session ends when
     the server was away for longer than the token lives.
     """
 
@@ -110,17 +110,17 @@ _code_sessions: dict[tuple[str, Trust, str], Session] = {}
 def login_password(url: str, trust: Trust, user: str, password: str) -> Session:
     """Log in with user and password. Raises AccessError, UnreachableError, UsageError."""
     if not user or not password:
-        raise AccessError("User name and password are both needed.", hint="Or use a recovery code.")
+        raise AccessError("User name and password are both needed.", hint="Or use a one-time code.")
     return Session(url, trust, {"user": user, "password": password})
 
 
 def login_code(url: str, trust: Trust, code: str) -> Session:
-    """Log in with a one-time recovery code; in this process again while its session lasts.
+    """Log in with a one-time code; in this process again while its session lasts.
 
     Raises AccessError, UnreachableError, UsageError.
     """
     if not code.strip():
-        raise AccessError("The recovery code is empty.", hint="The administrator issues one: 'rekindle code issue'.")
+        raise AccessError("The one-time code is empty.", hint="The administrator issues one: 'rekindle code issue'.")
     key = (parse_url(url).base, trust, code.strip())
     with _codes_lock:
         # A code works once, but whoever mistypes the passphrase after it must be able to try again.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach a server: user and password, or a one-time recovery code; ``ca`` is the fingerprint of the server's
+    """How to reach a server: user and password, or a one-time code; ``ca`` is the fingerprint of the server's
     CA (hex SHA-256, colons allowed) or the path of a PEM file, empty for the system's CAs. ``plain_packs``: read
     packs, which are encrypted, by plain HTTP."""
 

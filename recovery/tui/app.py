@@ -34,6 +34,14 @@ from recovery.tui.work import in_thread
 #: It imports the screens from the choice of a host to the result; the first one would come later by them, on a slow
 #: machine by seconds.
 LATER = "recovery.tui.screens.host"
+#: At the top of the shell's screen, instead of what the medium's login shells say.
+SHELL_SAYS = """\033[2J\033[HA root shell. The restore, if one runs, goes on. Type exit to return to the console.
+
+  journalctl -u rekindle-engine   the log of the engine      lsblk -f     disks and what is on them
+  rekindle --help                 all commands               ip address   network
+  dmesg | tail                    what the kernel says
+
+"""
 #: Keys that move on from a text field.
 LEAVE_FIELD = ("enter", "tab", "shift+tab", "up", "down")
 
@@ -203,8 +211,10 @@ class ConsoleApp(App[None]):
             await self.power(off=chosen == "off")
 
     async def power(self, *, off: bool) -> None:
-        """Restart or switch off, unless a restore is running."""
+        """Restart or switch off, unless a restore is running, or the screen has something to be done before."""
         engine = self.session.engine
+        if not off and isinstance(self.screen, ConsoleScreen) and not await self.screen.may_restart():
+            return
         try:
             if (await in_thread(engine.state)).phase == "running":
                 await self.push_screen_wait(
@@ -220,5 +230,5 @@ class ConsoleApp(App[None]):
 
 def run_shell() -> None:
     """A login shell on the terminal; its output goes where the console draws (stderr), not to a journal."""
-    banner = "printf '\\033[2J\\033[HA shell. The restore, if one runs, goes on. Type exit to return.\\n\\n' >&2\n"
-    subprocess.run(["/bin/sh", "-c", banner + "exec /bin/bash -l 1>&2"], check=False)
+    shell = 'printf "%s" "$0" >&2; export REKINDLE_GREETED=1; exec /bin/bash -l 1>&2'
+    subprocess.run(["/bin/sh", "-c", shell, SHELL_SAYS], check=False)

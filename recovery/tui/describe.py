@@ -37,19 +37,19 @@ def hang(text: str, width: int, indent: int = 2) -> str:
     return "\n".join(lines)
 
 
-def utc(seconds: float) -> str:
+def utc(seconds: float, clock: str = "%H:%M") -> str:
     """``2026-11-20 03:00 UTC``."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.fromtimestamp(seconds, UTC).strftime(f"%Y-%m-%d {clock} UTC")
 
 
-def local(seconds: float) -> str:
+def local(seconds: float, clock: str = "%H:%M") -> str:
     """``2026-11-20 04:00 CET``: this machine's time zone (a medium without one says UTC)."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return datetime.fromtimestamp(seconds).astimezone().strftime(f"%Y-%m-%d {clock} %Z")
 
 
-def moment(seconds: float) -> str:
-    """Local time and UTC; once, where that is the same."""
-    here, there = local(seconds), utc(seconds)
+def moment(seconds: float, clock: str = "%H:%M") -> str:
+    """Local time and UTC; once, where that is the same. ``clock``: to the minute, or as strftime takes it."""
+    here, there = local(seconds, clock), utc(seconds, clock)
     return here if here == there else f"{here} = {there}"
 
 
@@ -166,7 +166,7 @@ def point_lines(point: Point, now: float) -> list[str]:
     used, changed = sum(disk.used for disk in body.disks), sum(disk.changed for disk in body.disks)
     since = f"{format_size(changed)} since the point before; " if point.header.parent else ""
     lines = [
-        f"Taken        {moment(point.header.created)}, {age(point.header.created, now)}",
+        f"Taken        {moment(point.header.created, '%H:%M:%S')}, {age(point.header.created, now)}",
         f"Consistency  {CONSISTENCY[body.consistency]}",
         f"Changed      {since}{format_size(used)} in use of {format_size(point.size)}",
         f"System       {body.system.os_name or 'not recognised'}, {FIRMWARE[body.firmware]}"

@@ -65,7 +65,7 @@ def server_access(fields: Mapping[str, str], fingerprint: str) -> Access:
     user, password = fields.get("user", "").strip(), fields.get("password", "")
     if not code and not (user and password):
         raise UsageError(
-            "Nobody is signed in yet.", hint="Type user and password, or a recovery code from the administrator."
+            "Nobody is signed in yet.", hint="Type user and password, or a one-time code from the administrator."
         )
     secret = _secret(fields)
     if code:

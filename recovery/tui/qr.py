@@ -35,8 +35,8 @@ def summary(report: Report) -> str:
     if report.warnings:
         parts.append(f"WARNINGS {len(report.warnings)}")
     for disk in report.disks:
-        checked = "PROVEN" if disk.root_matched else "SIGNED"
-        parts.append(f"{disk.disk} ROOT {checked} {disk.root[:8]}")
+        checked = "ALL READ BACK" if disk.root_matched else "SAMPLE READ BACK"
+        parts.append(f"{disk.disk} {checked} ROOT {disk.root[:8]}")
     if report.vm:
         parts.append(f"IN {report.vm.place}")
         parts += [f"{file.path.rpartition('/')[2]} {format_size(file.size)}" for file in report.vm.files]

@@ -75,7 +75,8 @@ class Timeline:
         return self.points[first + 1 : end]
 
     def row(self, id: str, details: Mapping[str, Point]) -> str:
-        """Hour (on its newest point), time here and in UTC, age, consistency, change and note; or what Enter opens."""
+        """Below ``head``: hour (on its newest point), time here and in UTC, age, consistency, change and note; or what
+        Enter opens."""
         if id.startswith(FOLD):
             hidden = self.hidden(id)
             first, last = _here(hidden[-1].created), _here(hidden[0].created)
@@ -86,10 +87,10 @@ class Timeline:
         before = _here(self.points[index - 1].created) if index else None
         same_hour = before is not None and (before.date(), before.hour) == (here.date(), here.hour)
         hour = "   " if same_hour else f"{here:%H}h"
-        # The same cells for another day: "Thu 23:13Z".
-        utc = f"{there:%H:%M} UTC" if here.date() == there.date() else f"{there:%a %H:%M}Z"
-        utc = f"{utc:<11}" if self._shifted else ""
-        text = f"{hour} {here:%H:%M %Z} {utc}{age(summary.created, self.now):<14}"
+        # The same cells for another day: "Thu 23:13".
+        utc = f"{there:%H:%M} UTC" if here.date() == there.date() else f"{there:%a %H:%M}"
+        utc = f"{utc:<10}" if self._shifted else ""
+        text = f"{hour} {here:{self._clock}} {utc}{age(summary.created, self.now):<14}"
         return f"{text} {self._facts(details[id], details)}".rstrip() if id in details else f"{text} reading ..."
 
     def _facts(self, point: Point, details: Mapping[str, Point]) -> str:
@@ -100,6 +101,22 @@ class Timeline:
             cells = -(-changed(point) * _BAR // most) if most else 0
             change = f"+{format_size(changed(point))} {AMOUNT * cells}"
         return f"{point.body.consistency:<11} {change:<18} {point.body.note}"
+
+    def head(self) -> str:
+        """What stands over the columns of ``row``."""
+        here = _here(self.points[0].created if self.points else self.now)
+        utc = f"{'in UTC':<10}" if self._shifted else ""
+        return f"    {'Time':<{len(f'{here:{self._clock}}')}} {utc}{'Age':<14} {'Consistency':<11} Changed"
+
+    @property
+    def _clock(self) -> str:
+        """With seconds where two points share a minute."""
+        known: str | None = self.__dict__.get("clock")
+        if known is None:
+            minutes = [point.created // 60 for point in self.points]
+            known = "%H:%M:%S %Z" if len(set(minutes)) < len(minutes) else "%H:%M %Z"
+            object.__setattr__(self, "clock", known)
+        return known
 
     @property
     def _shifted(self) -> bool:

@@ -1,1 +1,1 @@
-"""The repository server: thin HTTP over `recovery.repository`, with users, roles, recovery codes and TLS."""
+"""The repository server: thin HTTP over `recovery.repository`, with users, roles, one-time codes and TLS."""

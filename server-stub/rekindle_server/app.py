@@ -73,7 +73,7 @@ def status_of(error: RekindleError) -> int:
 
 
 class Login(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /v1/login``: user and password, or a recovery code with the secret of this attempt."""
+    """The body of ``POST /v1/login``: user and password, or a one-time code with the secret of this attempt."""
 
     user: str = ""
     password: str = ""
@@ -117,13 +117,13 @@ class App:
     # -- access ---------------------------------------------------------------------------------------------------
 
     def login(self, body: bytes, address: str) -> IssuedToken:
-        """A token for a password or a recovery code. Raises HttpError 401 or 429."""
+        """A token for a password or a one-time code. Raises HttpError 401 or 429."""
         try:
             login = msgspec.json.decode(body, type=Login)
         except msgspec.MsgspecError:
             raise UsageError("A login is JSON with user and password, or with code.") from None
         if bool(login.code) == bool(login.user):
-            raise UsageError("A login needs either user and password, or a recovery code.")
+            raise UsageError("A login needs either user and password, or a one-time code.")
         way = "code" if login.code else "password"
         keys = [address_key(address)] if login.code else [address_key(address), user_key(login.user)]
         wait = math.ceil(self.limiter.wait_time(*keys))
@@ -151,7 +151,7 @@ class App:
             grant = self.codes.redeem(login.code, address, login.attempt)
             if grant is None:
                 raise AccessError(
-                    "This recovery code is not known to the server.",
+                    "This one-time code is not known to the server.",
                     hint="Check it letter by letter (12 characters); the administrator can issue a new one.",
                 )
             return grant

@@ -1,4 +1,4 @@
-"""One-time recovery codes: what an administrator reads to somebody standing in front of a dead host.
+"""One-time codes: what an administrator reads to somebody standing in front of a dead host.
 
 A code is 60 random bits as ``XXXX-XXXX-XXXX`` in Crockford's base32 (no I, L, O, U). It opens the repository once, for
 restoring one host, before it expires. Stored is its Argon2id hash under one salt per server, so that an
@@ -52,7 +52,7 @@ def pretty(code: str) -> str:
 
 
 class Codes:
-    """The recovery codes of a server."""
+    """The one-time codes of a server."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -61,7 +61,7 @@ class Codes:
         """A new code for one host and its printable form, shown once. ``valid`` seconds. Raises UsageError."""
         check_host(host)
         if not 0 < valid <= MAX_VALID:
-            raise UsageError("A recovery code lasts at most 30 days.", hint="Use --valid, for example --valid 24h.")
+            raise UsageError("A one-time code lasts at most 30 days.", hint="Use --valid, for example --valid 24h.")
         code = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
         now = self._state.clock()
         entry = RecoveryCode(id=secrets.token_hex(4), host=host, issued=now, expires=now + valid, state="open")
@@ -101,7 +101,7 @@ class Codes:
         with self._state.transaction() as db:
             now = self._state.clock()
             if db.execute("UPDATE codes SET revoked = ? WHERE id = ?", (now, code_id)).rowcount == 0:
-                raise NotFoundError(f"There is no recovery code '{code_id}'.", hint="See 'rekindle code list'.")
+                raise NotFoundError(f"There is no one-time code '{code_id}'.", hint="See 'rekindle code list'.")
             end_tokens(db, _actor(code_id))
         self._state.audit("console", "", "code revoked", code_id)
 
@@ -131,7 +131,7 @@ class Codes:
             if found["used"] or found["revoked"] or found["expires"] <= now:
                 why = "was used already" if found["used"] else "was revoked" if found["revoked"] else "has expired"
                 raise AccessError(
-                    f"This recovery code {why}.", hint="Ask the administrator for a new one ('rekindle code issue')."
+                    f"This one-time code {why}.", hint="Ask the administrator for a new one ('rekindle code issue')."
                 )
             used = (now, address, marked, found["id"])
             db.execute("UPDATE codes SET used = ?, used_from = ?, attempt = ? WHERE id = ?", used)

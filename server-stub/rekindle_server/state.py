@@ -1,4 +1,4 @@
-"""The server's own state: an SQLite file, 0600, in a directory of mode 0700. Users, tokens, recovery codes, audit."""
+"""The server's own state: an SQLite file, 0600, in a directory of mode 0700. Users, tokens, one-time codes, audit."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class Tokens:
         if rows[0]["expires"] <= self._state.clock():
             raise AccessError(
                 "This access token has expired.",
-                hint="Log in again, or ask the administrator for a new recovery code.",
+                hint="Log in again, or ask the administrator for a new one-time code.",
             )
         row = rows[0]
         return Grant(actor=row["actor"], role=as_role(row["role"]), hosts=tuple(json.loads(row["hosts"])))

@@ -9,14 +9,13 @@ from recovery.units import MIB
 
 @dataclass(frozen=True)
 class LiveScale:
-    """``pairs`` of runs of fio of ``seconds`` each, with a point every ``interval`` seconds in one of three (in less
-    than a run, so that one begins and ends in it);
-    ``windows`` of one minute (``window`` seconds, and so often a point) for CPU-seconds; an hour of ``minutes``
+    """``pairs`` of runs of fio of ``seconds`` each, with a point every ``interval`` seconds in one of three, a run as
+    long; ``windows`` of one minute (``window`` seconds, and so often a point) for CPU-seconds; an hour of ``minutes``
     for stored bytes; ``freezes`` of each filesystem; ``points`` that must be prefixes."""
 
     pairs: int = 7
     seconds: float = 15.0
-    interval: float = 10.0
+    interval: float = 60.0
     window: float = 60.0
     windows: int = 2
     minutes: int = 60

@@ -53,7 +53,7 @@ def capture_live(bench: Bench) -> Row:
         "machine with what they are measured beside. CPU-seconds have the processes that it starts; the eBPF program "
         "runs in the writers' time and shows in fio's figures.",
         f"fio: 4 KiB random writes, queue depth 16, {scale.pairs} turns of {scale.seconds:g} s each; losses are "
-        f"medians of the turns' own ratios. A point every {scale.interval:g} s is harder than one a minute.",
+        f"medians of the turns' own ratios.",
         "Web + database load: tests/bench/trace.py. For stored bytes a minute's writes are played at once and a point "
         "is made after them; for freezes the load runs at ten times its pace over a table of 32 MiB; for CPU at its "
         "own.",

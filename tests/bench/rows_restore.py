@@ -130,9 +130,9 @@ def _peer(peer: Peer, disk: Disk, out: Path, bench: Bench) -> list[Contestant]:
             warm(*sources)
             for name in ("restic-out", "borg-out", "casync.raw"):
                 remove(out.parent / name)
-            if result == out:
-                fresh(out, size)
-            else:
+            fresh(out, size)
+            if result != out:
+                # Whoever makes a file of its own gets the memory, if that is where it lies.
                 remove(out)
 
         def check(result: Path = set_up.result) -> None:

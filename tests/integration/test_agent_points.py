@@ -190,6 +190,22 @@ def test_a_host_that_writes_everywhere_gets_more_memory_for_its_keyframe(
     assert len(verify(rig)) == 2
 
 
+def test_a_host_that_writes_more_than_a_freeze_may_read_is_not_asked_twice(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def restless(*words: Any) -> Point:
+        session = words[3]
+        held.append(session.limits.held)
+        raise NotStillError("Too much is written.", hint="", written=session.limits.memory + 1)
+
+    monkeypatch.setattr(points, "capture_live", restless)
+    with pytest.raises(NotStillError):
+        rig.maker().keyframe(NEVER)
+    assert len(held) == 1
+
+
 def test_while_the_server_is_away_points_wait_and_come_in_with_their_times(rig: Rig) -> None:
     rig.disk.start_writer()
     rig.disk.wait_for_records(1)

@@ -88,7 +88,7 @@ def test_what_a_stranger_typed_does_not_drive_the_terminal(rekindle: Rekindle, s
         (("user", "add", "ann", "--role", "admin", "--password-file", "/nonexistent"), 3, "cannot be read"),
         (("code", "issue", "--host", "../x"), 2, "host's name"),
         (("code", "issue", "--host", "pve1", "--valid", "soon"), 2, "not a duration"),
-        (("code", "revoke", "nothing"), 3, "no recovery code"),
+        (("code", "revoke", "nothing"), 3, "no one-time code"),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -161,7 +161,7 @@ def test_stopped_while_it_waits_for_the_server(scene: Scene) -> None:
     [
         ({"hots": '"x"'}, "unknown field `hots`"),
         ({"secret": '"not the passphrase"'}, "passphrase"),
-        ({"code": '"AAAA-BBBB-CCCC"'}, "recovery code"),
+        ({"code": '"AAAA-BBBB-CCCC"'}, "one-time code"),
         ({"fingerprint": '"' + "00" * 32 + '"'}, "not the one expected"),
         ({"server": '"https://127.0.0.1:1"'}, "refuses connections"),
         ({"host": '"pve9"'}, "not for pve9"),

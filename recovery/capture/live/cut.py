@@ -30,8 +30,9 @@ from recovery.units import format_size
 _SHARE = 0.3
 #: Times that the rest is read again when something wrote meanwhile, under one freeze.
 _ROUNDS = 4
-#: A pass that leaves more than this much of the pass before it does not shrink the rest.
-_SHRINKING = 0.9
+#: A pass that leaves more than this much of the pass before it does not shrink the rest. So many in a row end the
+#: pre-copy where the rest is at most ``_NEAR`` times what a freeze may read; else one does: the host pays for each.
+_SHRINKING, _STUCK, _NEAR = 0.9, 3, 2.0
 #: Of the time that is left of a freeze, how much may be spent on looking at where files lie.
 _LOOKING = 0.5
 _STEP = "capture"
@@ -176,10 +177,11 @@ class _Cut:
             # What is in memory still is written out before the freeze, so it counts.
             self._write_out()
             rest = self._rest()
-            if rest <= self._limits.memory and rest / self._rate <= self._limits.freeze * _SHARE:
+            excess = max(rest / self._limits.memory, rest / self._rate / (self._limits.freeze * _SHARE))
+            if excess <= 1.0:
                 return
             stuck = stuck + 1 if before is not None and rest > before * _SHRINKING else 0
-            if stuck >= 3:
+            if stuck >= (_STUCK if excess <= _NEAR else 1):
                 break
             before = rest
         raise NotStillError(
@@ -187,6 +189,7 @@ class _Cut:
             f"{self._limits.freeze * 1000:.0f} ms allow.",
             hint="Capture when less is written, allow a longer freeze, or capture snapshots. Nothing was stored as "
             "a point: without a freeze it would not be consistent.",
+            written=sum(extents.bytes for extents in self._tracker.peek().values()),
         )
 
     def _freeze(self) -> _Attempt:

@@ -21,9 +21,8 @@ _CLASS_LDX, _CLASS_STX, _CLASS_ALU32, _CLASS_JMP, _CLASS_ALU64 = 0x01, 0x03, 0x0
 _MODE_MEM, _MODE_ATOMIC, _SOURCE_REGISTER = 0x60, 0xC0, 0x08
 _ATOMIC_ADD, _ATOMIC_OR, _ATOMIC_FETCH = 0x00, 0x40, 0x01
 
-# Numbers of the kernel's helper functions (include/uapi/linux/bpf.h).
+#: The number of the kernel's helper function (include/uapi/linux/bpf.h).
 HELPER_MAP_LOOKUP = 1
-HELPER_PROBE_READ_KERNEL = 113
 
 
 class Reg(IntEnum):

@@ -1,4 +1,5 @@
-"""Where the fields of the kernel's structures lie, from its own type information (BTF). Pure: bytes in, offsets out.
+"""Where the fields of the kernel's structures lie, and what number a type has, from the kernel's own type information
+(BTF). Pure: bytes in, numbers out.
 
 Format: Linux ``Documentation/bpf/btf.rst``. A header (magic 0xEB9F) says where types and names are; each type is three
 u32 (name, info, size or type) and, depending on its kind, more.
@@ -14,7 +15,7 @@ from recovery.errors import DeviceError
 _MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
-_STRUCT, _UNION = 4, 5
+_STRUCT, _UNION, _TYPEDEF = 4, 5, 8
 #: Kinds that stand for another type: typedef, volatile, const, restrict, type tag.
 _ALIASES = {8, 9, 10, 11, 18}
 #: Bytes behind a type of each kind: fixed, and for each of its members.
@@ -26,13 +27,15 @@ _LAST_KIND = 19
 Offsets = dict[str, dict[str, int]]
 
 
-def field_offsets(data: bytes, names: Iterable[str]) -> Offsets:
-    """The fields of the structures ``names``; one that the kernel does not have is missing.
+def kernel_types(data: bytes, structures: Iterable[str], alias: str) -> tuple[Offsets, int]:
+    """The fields of ``structures``, where one that the kernel does not have is missing and bit fields are left out;
+    and the number of the type that it names ``alias``.
 
-    Bit fields are left out. Raises DeviceError when ``data`` is not BTF that we understand.
+    Raises DeviceError when ``data`` is not BTF that we understand, or has no such type.
     """
     try:
-        return _Types(data).find(set(names))
+        types = _Types(data)
+        return types.find(set(structures)), types.number(alias)
     except (struct.error, IndexError, ValueError, RecursionError) as error:
         raise DeviceError(
             f"The kernel's type information (BTF) is not understood: {error}.",
@@ -66,11 +69,22 @@ class _Types:
         start = self._strings + offset
         return self._data[start : self._data.index(b"\0", start, self._strings_end)].decode()
 
+    def number(self, alias: str) -> int:
+        wanted = self._offsets_of({alias})
+        for number, place in enumerate(self._places[1:], 1):
+            name_offset, info, _ = _TYPE.unpack_from(self._data, place)
+            if name_offset in wanted and info >> 24 & 31 == _TYPEDEF:
+                return number
+        raise ValueError(f"there is no type {alias}")
+
+    def _offsets_of(self, names: set[str]) -> dict[int, str]:
+        """By the offset of the name, because reading 100 000 names takes a second."""
+        strings = self._data[self._strings : self._strings_end]
+        return {offset: name for name in names for offset in _places_of(strings, name)}
+
     def find(self, names: set[str]) -> Offsets:
         found: Offsets = {}
-        strings = self._data[self._strings : self._strings_end]
-        # By the offset of the name, because reading 100 000 names takes a second.
-        wanted = {offset: name for name in names for offset in _places_of(strings, name)}
+        wanted = self._offsets_of(names)
         for place in self._places[1:]:
             name_offset, info, _ = _TYPE.unpack_from(self._data, place)
             name = wanted.get(name_offset)

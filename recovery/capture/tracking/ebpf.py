@@ -19,7 +19,7 @@ from recovery.capture.tracking.bitmaps import (
     layout,
     read_bits,
 )
-from recovery.capture.tracking.btf import field_offsets
+from recovery.capture.tracking.btf import kernel_types
 from recovery.capture.tracking.doubts import Ledger, Seen
 from recovery.capture.tracking.extents import Extents
 from recovery.capture.tracking.model import MEMORY_BUDGET, Doubt, Method, TrackedDisk
@@ -92,7 +92,7 @@ class EbpfTracker:
 
     def _start(self, disks: Sequence[TrackedDisk]) -> None:
         try:
-            offsets = field_offsets(_BTF.read_bytes(), STRUCTURES)
+            offsets, tracepoint = kernel_types(_BTF.read_bytes(), STRUCTURES, TRACEPOINT)
             kernel.wait_for_programs()
         except OSError as error:
             raise DeviceError(
@@ -102,7 +102,6 @@ class EbpfTracker:
         sizes = [disk.size for disk in disks]
         self._layout = layout(sizes, self._layout.block_size or choose_block_size(sizes, self._budget))
         elements = self._layout.elements
-        hashes = self._keep(kernel.hash_map(8, 8, MAX_DISKS))
         control = self._keep(kernel.array_map(CONTROL_BYTES, 1))
         bits = self._keep(kernel.array_map(ELEMENT_BYTES, 2 * elements))
         log = self._keep(kernel.array_map(LOG_ENTRY_BYTES, 2 * LOG_ENTRIES))
@@ -114,15 +113,16 @@ class EbpfTracker:
             place = DISKS_START + number * DISK_BYTES
             struct.pack_into("<QQ", self._control, place + DISK_FIRST, self._layout.first[number],
                              self._layout.blocks(number))  # fmt: skip
-            kernel.put(hashes, struct.pack("<II", disk.major, disk.minor), struct.pack("<II", number, 0))
             self._ledgers[disk.name] = Ledger(disk, partial(self._seen, number))
         shift = (self._layout.block_size // 512).bit_length() - 1
-        maps = Maps(hashes, control, bits, log, elements, shift)
+        maps = Maps(control, bits, log, elements, shift)
+        numbers = [(disk.major, disk.minor) for disk in disks]
         for copy in range(COPIES):
-            self._programs.append(self._keep(kernel.load(marking_program(copy, maps, offsets), "rekindle_cbt")))
+            code = marking_program(copy, maps, offsets, numbers)
+            self._programs.append(self._keep(kernel.load(code, "rekindle_cbt", tracepoint)))
         # All are attached before the first counter is read: an event in between would look like a lost one.
         for program in self._programs:
-            self._keep(kernel.attach(program, TRACEPOINT))
+            self._keep(kernel.attach(program))
 
     def _keep(self, descriptor: int) -> int:
         self._descriptors.append(descriptor)

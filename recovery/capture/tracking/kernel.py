@@ -1,4 +1,4 @@
-"""The bpf(2) and membarrier(2) system calls, by ctypes: maps, programs, raw tracepoints. No library, no compiler."""
+"""The bpf(2) and membarrier(2) system calls, by ctypes: maps, programs, tracepoints. No library, no compiler."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import struct
 from recovery.errors import DeviceError
 
 _SYSCALLS = {"x86_64": (321, 324), "aarch64": (280, 283)}
-_MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _OBJ_GET_INFO, _RAW_TRACEPOINT_OPEN = 0, 2, 5, 15, 17
-_TYPE_HASH, _TYPE_ARRAY = 1, 2
+_MAP_CREATE, _PROG_LOAD, _OBJ_GET_INFO, _RAW_TRACEPOINT_OPEN = 0, 5, 15, 17
+_TYPE_ARRAY = 2
 _FLAG_MMAPABLE = 1 << 10
-_PROG_TYPE_RAW_TRACEPOINT = 17
+#: A program of a tracepoint whose arguments the verifier knows the types of (Linux 5.5).
+_PROG_TYPE_TRACING, _TRACE_RAW_TRACEPOINT = 26, 23
 #: Attributes are zero-padded to this: zeros behind what a kernel knows are allowed.
 _ATTR_SIZE = 128
 _MEMBARRIER_GLOBAL = 1
@@ -52,41 +53,26 @@ def array_map(value_size: int, entries: int) -> int:
     return _bpf(_MAP_CREATE, attributes, "give memory")
 
 
-def hash_map(key_size: int, value_size: int, entries: int) -> int:
-    """A descriptor of a new hash table."""
-    return _bpf(_MAP_CREATE, struct.pack("<IIIII", _TYPE_HASH, key_size, value_size, entries, 0), "give memory")
-
-
-def put(map_fd: int, key: bytes, value: bytes) -> None:
-    """Enter a pair in a map."""
-    key_buffer, value_buffer = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value)
-    addresses = (ctypes.addressof(key_buffer), ctypes.addressof(value_buffer))
-    _bpf(_MAP_UPDATE, struct.pack("<IIQQQ", map_fd, 0, *addresses, 0), "take the disks")
-
-
-def load(code: bytes, name: str) -> int:
-    """Load a raw tracepoint program; a descriptor. The verifier's log is off: with it large maps are refused."""
+def load(code: bytes, name: str, tracepoint: int) -> int:
+    """Load a program for the tracepoint whose type has this number; a descriptor. The verifier's log is off: with it
+    large maps are refused."""
     code_buffer, license = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
     attributes = struct.pack(
-        "<IIQQIIQII16s",
-        _PROG_TYPE_RAW_TRACEPOINT,
+        "<IIQQ24x16s4xI36xI",
+        _PROG_TYPE_TRACING,
         len(code) // 8,
         ctypes.addressof(code_buffer),
         ctypes.addressof(license),
-        0,
-        0,
-        0,
-        0,
-        0,
         name.encode()[:15],
+        _TRACE_RAW_TRACEPOINT,
+        tracepoint,
     )
     return _bpf(_PROG_LOAD, attributes, "load the program")
 
 
-def attach(program: int, tracepoint: str) -> int:
-    """Run the program at each event of the tracepoint until the descriptor returned is closed."""
-    name = ctypes.create_string_buffer(tracepoint.encode())
-    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", ctypes.addressof(name), program), "attach the program")
+def attach(program: int) -> int:
+    """Run the program at each event of its tracepoint until the descriptor returned is closed."""
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program), "attach the program")
 
 
 def recursion_misses(program: int) -> int:

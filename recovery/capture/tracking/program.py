@@ -13,13 +13,15 @@ sectors, u32 disk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recovery.capture.tracking.assembler import HELPER_MAP_LOOKUP, HELPER_PROBE_READ_KERNEL, Assembler, Reg
+from recovery.capture.tracking.assembler import HELPER_MAP_LOOKUP, Assembler, Reg
 from recovery.capture.tracking.btf import Offsets, need
 
 STRUCTURES = ("request", "request_queue", "gendisk", "bio", "bvec_iter")
-TRACEPOINT = "block_rq_complete"
+#: The type that the kernel declares for the tracepoint's programs.
+TRACEPOINT = "btf_trace_block_rq_complete"
 #: Copies of the program that are attached. While one runs, it does not see an interrupt's completion; another does.
 #: Three, because contexts nest no deeper: task, softirq, hardirq.
 COPIES = 3
@@ -45,7 +47,7 @@ _OP_DISCARD = 3
 _FIRST_PASSTHROUGH_OP = 32  # REQ_OP_SCSI_IN, DRV_IN and up
 
 # Places in the program's stack frame.
-_SCRATCH, _NUMBERS, _SECTOR, _FIRST, _LAST, _BASE, _KEY, _RANGE, _DISK = -8, -16, -24, -32, -40, -48, -56, -72, -80
+_FIRST, _LAST, _BASE, _KEY, _RANGE, _DISK = -8, -16, -24, -32, -48, -56
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FRAME = (Reg(number) for number in range(11))
 
@@ -55,7 +57,6 @@ class Maps:
     """Descriptors of the maps that the program uses; ``elements`` of each half of ``bits``, ``shift``: log2 of the
     sectors of 512 bytes in a block."""
 
-    disks: int
     control: int
     bits: int
     log: int
@@ -63,15 +64,16 @@ class Maps:
     shift: int
 
 
-def marking_program(copy: int, maps: Maps, offsets: Offsets) -> bytes:
-    """The code of one copy. Raises DeviceError when the kernel's structures are not as needed."""
-    return _Program(copy, maps, offsets).build()
+def marking_program(copy: int, maps: Maps, offsets: Offsets, disks: Sequence[tuple[int, int]]) -> bytes:
+    """The code of one copy for ``disks``, by their major and minor numbers. Raises DeviceError when the kernel's
+    structures are not as needed."""
+    return _Program(copy, maps, offsets, disks).build()
 
 
 class _Program:
-    def __init__(self, copy: int, maps: Maps, offsets: Offsets) -> None:
+    def __init__(self, copy: int, maps: Maps, offsets: Offsets, disks: Sequence[tuple[int, int]]) -> None:
         self.asm = Assembler()
-        self.copy, self.maps, self.offsets = copy, maps, offsets
+        self.copy, self.maps, self.offsets, self.disks = copy, maps, offsets, disks
 
     def build(self) -> bytes:
         self._what_happened()
@@ -85,15 +87,10 @@ class _Program:
         self._ends()
         return self.asm.assemble()
 
-    def _probe(self, to: int, size: int, base: Reg, offset: int) -> None:
-        """Copy kernel memory at ``base + offset`` into the frame."""
-        asm = self.asm
-        asm.alu("mov", R3, base)
-        asm.alu("add", R3, offset)
-        asm.alu("mov", R2, size)
-        asm.alu("mov", R1, FRAME)
-        asm.alu("add", R1, to)
-        asm.call(HELPER_PROBE_READ_KERNEL)
+    def _field(self, to: Reg, base: Reg, structure: str, field: str, size: int = 8) -> None:
+        """``to`` = a field of the kernel's structure at ``base``: a plain load, of which the verifier knows the type;
+        of memory that is gone it gives 0."""
+        self.asm.load(to, base, need(self.offsets, structure, field), size)
 
     def _what_happened(self) -> None:
         """R6 = the request, R7 = bytes completed, R8 = the operation; ends unless it is an odd one (they write)."""
@@ -102,8 +99,7 @@ class _Program:
         asm.load(R7, R1, 16)
         asm.alu("mov", R7, R7, bits=32)
         asm.jump("exit", R7, "==", 0)
-        self._probe(_SCRATCH, 4, R6, need(self.offsets, "request", "cmd_flags"))
-        asm.load(R8, FRAME, _SCRATCH, 4)
+        self._field(R8, R6, "request", "cmd_flags", 4)
         asm.alu("and", R8, _OP_MASK)
         asm.alu("mov", R1, R8)
         asm.alu("and", R1, 1)
@@ -113,22 +109,20 @@ class _Program:
         """R9 = the disk's counters; ends when the disk is not tracked."""
         asm = self.asm
         if "disk" in self.offsets.get("request_queue", {}):
-            self._probe(_SCRATCH, 8, R6, need(self.offsets, "request", "q"))
-            asm.load(R9, FRAME, _SCRATCH)
-            self._probe(_SCRATCH, 8, R9, self.offsets["request_queue"]["disk"])
+            self._field(R9, R6, "request", "q")
+            self._field(R9, R9, "request_queue", "disk")
         else:
-            self._probe(_SCRATCH, 8, R6, need(self.offsets, "request", "rq_disk"))
-        asm.load(R9, FRAME, _SCRATCH)
-        asm.jump("exit", R9, "==", 0)
-        self._probe(_NUMBERS, 4, R9, need(self.offsets, "gendisk", "major"))
-        self._probe(_NUMBERS + 4, 4, R9, need(self.offsets, "gendisk", "first_minor"))
-        asm.map_handle(R1, self.maps.disks)
-        asm.alu("mov", R2, FRAME)
-        asm.alu("add", R2, _NUMBERS)
-        asm.call(HELPER_MAP_LOOKUP)
-        asm.jump("exit", R0, "==", 0)
-        asm.load(R9, R0, 0, 4)
-        asm.jump("exit", R9, ">=", MAX_DISKS)
+            self._field(R9, R6, "request", "rq_disk")
+        self._field(R1, R9, "gendisk", "major", 4)
+        self._field(R2, R9, "gendisk", "first_minor", 4)
+        # One after the other: quicker than looking a few numbers up in a table.
+        for number, (major, minor) in enumerate(self.disks):
+            asm.jump(f"not-{number}", R2, "!=", minor)
+            asm.alu("mov", R9, number)
+            asm.jump("disk", R1, "==", major)
+            asm.label(f"not-{number}")
+        asm.jump("exit")
+        asm.label("disk")
         asm.store(FRAME, _DISK, R9)
         asm.alu("lsh", R9, DISK_BYTES.bit_length() - 1)
         asm.map_value(R1, self.maps.control, DISKS_START)
@@ -149,11 +143,9 @@ class _Program:
         asm.label("count-discard")
         asm.atomic_add(R9, counter + COUNTER_DISCARDED, R7)
         # Several discards, far from each other, may have been merged into one request.
-        self._probe(_SCRATCH, 8, R6, need(self.offsets, "request", "bio"))
-        asm.load(R8, FRAME, _SCRATCH)
+        self._field(R8, R6, "request", "bio")
         asm.jump("where", R8, "==", 0)
-        self._probe(_SCRATCH, 8, R8, need(self.offsets, "bio", "bi_next"))
-        asm.load(R1, FRAME, _SCRATCH)
+        self._field(R1, R8, "bio", "bi_next")
         asm.jump("log-chain", R1, "!=", 0)
 
     def _where(self) -> None:
@@ -161,8 +153,7 @@ class _Program:
         asm, shift = self.asm, self.maps.shift
         asm.label("where")
         asm.jump("exit", R7, "==", 0)
-        self._probe(_SECTOR, 8, R6, need(self.offsets, "request", "__sector"))
-        asm.load(R6, FRAME, _SECTOR)
+        self._field(R6, R6, "request", "__sector")
         asm.alu("add", R7, R6)
         asm.alu("sub", R7, 1)
         asm.alu("rsh", R6, shift)
@@ -305,14 +296,13 @@ class _Program:
         asm.label("log-chain")
         asm.alu("mov", R7, 0)
         asm.label("chain-loop")
-        self._probe(_RANGE, 8, R8, iterator + need(self.offsets, "bvec_iter", "bi_sector"))
-        self._probe(_RANGE + 8, 4, R8, iterator + need(self.offsets, "bvec_iter", "bi_size"))
-        asm.load(R1, FRAME, _RANGE + 8, 4)
+        asm.load(R1, R8, iterator + need(self.offsets, "bvec_iter", "bi_sector"))
+        asm.store(FRAME, _RANGE, R1)
+        asm.load(R1, R8, iterator + need(self.offsets, "bvec_iter", "bi_size"), 4)
         asm.alu("rsh", R1, 9)
         asm.store(FRAME, _RANGE + 8, R1, 4)
         self._append("chain")
-        self._probe(_SCRATCH, 8, R8, need(self.offsets, "bio", "bi_next"))
-        asm.load(R8, FRAME, _SCRATCH)
+        self._field(R8, R8, "bio", "bi_next")
         asm.jump("exit", R8, "==", 0)
         asm.alu("add", R7, 1)
         asm.jump("chain-loop", R7, "<", _MOST_RANGES)

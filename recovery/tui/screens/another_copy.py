@@ -10,7 +10,7 @@ from textual.widget import Widget
 from recovery.tui.describe import hang
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.repository import RepositoryScreen
-from recovery.tui.widgets.controls import Action
+from recovery.tui.widgets.controls import SHOW, Action
 
 
 class AnotherCopyScreen(RepositoryScreen):
@@ -34,6 +34,7 @@ class AnotherCopyScreen(RepositoryScreen):
             Action("Use this copy", id="connect"),
             Action("Find servers", id="find"),
             Action("Look for disks again", id="rescan"),
+            Action(SHOW, id="show"),
         )
 
     @work(exclusive=True, group="ask")

@@ -116,6 +116,10 @@ class ConsoleScreen(Screen[None]):
             pane.scroll_relative(y=direction * max(1, pane.size.height - 1), animate=False)
             break
 
+    async def may_restart(self) -> bool:
+        """Whether the machine may be restarted from here; asks the operator where something is to be done before."""
+        return True
+
     # --- forms ------------------------------------------------------------------------------------------------
 
     def leave_field(self, field: Field, key: str) -> None:

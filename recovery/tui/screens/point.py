@@ -66,6 +66,7 @@ class PointScreen(ConsoleScreen):
         vm = f"From which moment shall the VM of {host} come back?"
         yield Lines(vm if self.session.mode == "vm" else f"To which moment shall {host} go back?", classes="heading")
         yield Row("Go to time", Field(self.session.fields.get("when", ""), id="when", placeholder=f"e.g. {EXAMPLES}"))
+        yield Lines("", id="points-head")
         yield ChoiceList(id="points", text_of=self._row)
         with Pane(id="details"):
             yield Lines("", id="detail-text")
@@ -90,6 +91,7 @@ class PointScreen(ConsoleScreen):
         for row in [id for id, _ in self._timeline.rows(1) if id.startswith(FOLD)] if highlight else ():
             if any(point.id == highlight for point in self._timeline.hidden(row)):
                 self._timeline = self._timeline.open(row)
+        self.query_one("#points-head", Lines).update(f"  {self._timeline.head()}")
         self.query_one("#points", ChoiceList).set_rows(self._timeline.rows(self.size.width - 2), highlight)
         self._show_details()
 

@@ -16,7 +16,7 @@ from recovery.tui.describe import fingerprint_lines, network_line, short_name, t
 from recovery.tui.forms import local_access, server_access, server_url
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.widgets.choice import ChoiceList
-from recovery.tui.widgets.controls import Action, Field, Row
+from recovery.tui.widgets.controls import SHOW, Action, Field, Row, switch_secrets
 from recovery.tui.widgets.panes import Lines
 from recovery.tui.work import in_thread
 from recovery.units import format_size
@@ -28,7 +28,7 @@ FOUND = "found:"
 SIGN_IN = (
     ("user", "User", False),
     ("password", "Password", True),
-    ("code", "or recovery code", False),
+    ("code", "or one-time code", False),
 )
 
 
@@ -46,10 +46,11 @@ class RepositoryScreen(ConsoleScreen):
         "Certificate 'trusted' means: signed by the authority this medium carries.\n"
         "            Otherwise compare the fingerprint with the one that\n"
         "            'rekindle serve' printed, before a secret is sent.\n"
-        "Sign in     User and password, or a one-time recovery code issued by the\n"
+        "Sign in     User and password, or a one-time code issued by the\n"
         "            administrator ('rekindle code').\n"
         "Passphrase  of the repository, or its recovery key: what was printed when\n"
         "            the repository was made.\n\n"
+        "Show secrets  shows what is typed in the fields of secrets, or hides it.\n"
         "Enter goes from field to field; in the last one it connects."
     )
 
@@ -70,9 +71,10 @@ class RepositoryScreen(ConsoleScreen):
             with Horizontal(id="certificate-row"):
                 yield Lines("  Certificate", classes="label")
                 yield Lines("not asked yet", id="certificate")
+            yield Lines("Sign in to the server: user and password, or a one-time code", classes="gap")
             for id, label, hidden in SIGN_IN:
-                yield Row(label, Field(fields.get(id, ""), id=id, password=hidden), gap=id == "user")
-        yield Lines("Passphrase of the repository, or its printed recovery key", classes="gap")
+                yield Row(label, Field(fields.get(id, ""), id=id, password=hidden))
+        yield Lines("Open the repository: its passphrase, or its printed recovery key", classes="gap")
         yield Row("Passphrase", Field(fields.get("secret", ""), id="secret", password=True))
 
     def buttons(self) -> Iterable[Widget]:
@@ -81,6 +83,7 @@ class RepositoryScreen(ConsoleScreen):
             Action("Connect", id="connect"),
             Action("Find servers", id="find"),
             Action("Look for disks again", id="rescan"),
+            Action(SHOW, id="show"),
         )
 
     def on_mount(self) -> None:
@@ -147,6 +150,10 @@ class RepositoryScreen(ConsoleScreen):
         if found:
             self.query_one("#places", ChoiceList).highlight(FOUND + found[0].url)
             self.query_one("#places").focus()
+
+    def press_show(self) -> None:
+        """What is typed, while nobody looks over the shoulder; or dots again."""
+        switch_secrets(self.query(Field), self.query_one("#show", Action))
 
     def press_rescan(self) -> None:
         """A USB disk was plugged in."""

@@ -69,7 +69,11 @@ class RestoreScreen(ConsoleScreen):
 
     def body(self) -> ComposeResult:
         """Header, steps, bars, log."""
-        yield Lines("Asking the engine ...", id="run", classes="heading")
+        # What this console started shows its plan at once; else the engine is asked first.
+        plan = self.session.plan
+        self.model = RunModel(plan=plan)
+        first = f"{self.model.subject}: starting" if plan is not None else "Asking the engine ..."
+        yield Lines(first, id="run", classes="heading")
         yield Lines("", id="now")
         yield Lines("", id="steps")
         with Horizontal(classes="row gap hidden", id="whole-row"):

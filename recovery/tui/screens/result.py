@@ -88,15 +88,16 @@ class ResultScreen(ConsoleScreen):
 
     @work(exclusive=True, group="ask")
     async def press_restart(self) -> None:
-        """Boot the restored host; first, what has to be done before."""
-        if self._todo:
-            text = "\n".join(hang(f"{number}. {each}", 74, 3) for number, each in enumerate(self._todo, 1))
-            answer = await self.choose(
-                "Before the host is started", text, [("stay", "Stay"), ("go", "It is done: restart")]
-            )
-            if answer != "go":
-                return
+        """Boot the restored host."""
         await self.console_app.power(off=False)
+
+    async def may_restart(self) -> bool:
+        """First, what has to be done before."""
+        if not self._todo:
+            return True
+        text = "\n".join(hang(f"{number}. {each}", 74, 3) for number, each in enumerate(self._todo, 1))
+        choices = [("stay", "Stay"), ("go", "It is done: restart")]
+        return await self.choose("Before the host is started", text, choices) == "go"
 
     @work(exclusive=True, group="ask")
     async def press_off(self) -> None:

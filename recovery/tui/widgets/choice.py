@@ -121,7 +121,7 @@ class ChoiceList(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """One row, as wide as the list."""
         index = y + int(self.scroll_offset.y)
-        width = self.size.width
+        width = self.scrollable_content_region.width
         if index >= len(self._rows):
             return Strip.blank(width, self.rich_style)
         id, text = self._rows[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from rich.text import Text
@@ -16,6 +17,8 @@ from textual.widgets import Input
 
 from recovery.tui.widgets.panes import Lines
 
+#: What the button for it says, while secrets are hidden and while they are shown.
+SHOW, _HIDE = "Show secrets", "Hide secrets"
 #: Cells of the line that an empty field shows.
 _EMPTY = 24
 
@@ -116,6 +119,7 @@ class Field(Input):
         # An empty field must be seen, and a colour VT shows its underline as a colour only.
         shown = placeholder or "_" * _EMPTY
         super().__init__(value, id=id, password=password, placeholder=shown, compact=True, select_on_focus=False)
+        self.secret = password
 
     def on_key(self, event: events.Key) -> None:
         """Editing keys act here and now, in order with the characters around them (see ``ConsoleApp.on_event``)."""
@@ -146,3 +150,11 @@ class Row(Horizontal):
     def on_descendant_blur(self) -> None:
         """Clear the mark."""
         self.query_one(Lines).update(f"  {self._label}")
+
+
+def switch_secrets(fields: Iterable[Field], button: Action) -> None:
+    """Show what is typed in fields of secrets, or hide it again; ``button`` says which one it would do."""
+    button.label, hidden = (_HIDE, False) if button.label == SHOW else (SHOW, True)
+    for field in fields:
+        if field.secret:
+            field.password = hidden

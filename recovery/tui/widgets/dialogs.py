@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 
 from recovery.errors import ErrorReport
-from recovery.tui.widgets.controls import Action, Field, Row
+from recovery.tui.widgets.controls import SHOW, Action, Field, Row, switch_secrets
 from recovery.tui.widgets.panes import Lines, Pane
 
 #: Cells of a box where the screen has as many (``#dialog`` in console.tcss); border, edges and scrollbar take 5.
@@ -81,6 +81,7 @@ class SecretDialog(ModalScreen[str]):
             with Horizontal(id="dialog-buttons"):
                 yield Action("OK", id="ok")
                 yield Action("Cancel", id="cancel")
+                yield Action(SHOW, id="show")
 
     def on_mount(self) -> None:
         """Typing begins at once."""
@@ -92,9 +93,12 @@ class SecretDialog(ModalScreen[str]):
         self.dismiss(event.value)
 
     def on_action_pressed(self, event: Action.Pressed) -> None:
-        """A button ends the dialog."""
+        """A button ends the dialog; one shows what is typed."""
         event.stop()
-        self.dismiss(self.query_one(Field).value if event.action == "ok" else "")
+        if event.action == "show":
+            switch_secrets(self.query(Field), event.button)
+        else:
+            self.dismiss(self.query_one(Field).value if event.action == "ok" else "")
 
 
 def error_dialog(error: ErrorReport) -> Dialog:

@@ -9,7 +9,7 @@ import random
 import pytest
 import zstandard
 
-from tests.bench.live_fio import losses, one_a_minute, parse_fio
+from tests.bench.live_fio import losses, parse_fio
 from tests.bench.live_stored import BLOCK, IDEAL, KEYFRAME, OURS, changed_blocks, compressed, per_day
 from tests.bench.measure import percentile
 from tests.bench.model import Measured, Sample
@@ -54,12 +54,6 @@ def test_losses_are_those_of_each_turn() -> None:
     before, after = measured("a", "iops", 100, 200), measured("b", "iops", 97, 210)
     assert losses(before, after, "iops") == pytest.approx([3.0, -5.0])
     assert losses(before, after, "iops", grows=True) == pytest.approx([-3.0, 5.0])
-
-
-def test_the_loss_at_one_point_a_minute_is_that_of_a_run_spread_over_a_minute() -> None:
-    assert one_a_minute(1.0, 9.0, seconds=15.0, points=1.0) == pytest.approx(1.0 + 8.0 / 4)
-    assert one_a_minute(1.0, 9.0, seconds=15.0, points=2.0) == pytest.approx(1.0 + 8.0 / 8)
-    assert math.isnan(one_a_minute(1.0, 9.0, seconds=15.0, points=0.0))
 
 
 def test_blocks_that_differ_and_what_they_take() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recovery.capture.tracking.assembler import Assembler, Reg
-from recovery.capture.tracking.btf import field_offsets, need
-from recovery.capture.tracking.program import COPIES, STRUCTURES, Maps, marking_program
+from recovery.capture.tracking.btf import kernel_types, need
+from recovery.capture.tracking.program import COPIES, MAX_DISKS, STRUCTURES, TRACEPOINT, Maps, marking_program
 from recovery.errors import DeviceError
 
 BTF = Path("/sys/kernel/btf/vmlinux")
@@ -62,7 +62,8 @@ def test_what_cannot_be_assembled_is_refused() -> None:
 
 
 def types(*members: tuple[str, int, int], outer: str = "thing", named_inner: bool = False) -> bytes:
-    """BTF with ``int`` (1), a struct ``inner`` or unnamed (2) with one field ``deep`` at byte 4, and ``outer`` (3)."""
+    """BTF with ``int`` (1), a struct ``inner`` or unnamed (2) with one field ``deep`` at byte 4, ``outer``
+    (3) and ``alias`` for it (4)."""
     strings = bytearray(b"\0")
 
     def name(text: str) -> int:
@@ -78,13 +79,16 @@ def types(*members: tuple[str, int, int], outer: str = "thing", named_inner: boo
     body += struct.pack("<III", name(outer), 4 << 24 | len(members), 64)
     for field, kind, bits in members:
         body += struct.pack("<III", name(field), kind, bits)
+    body += struct.pack("<III", name("alias"), 8 << 24, 3)
     header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(body), len(body), len(strings))
     return header + body + bytes(strings)
 
 
 def test_fields_of_unnamed_members_count_as_the_structures_own() -> None:
     data = types(("first", 1, 0), ("", 2, 64), ("last", 1, 160))
-    assert field_offsets(data, ["thing", "other"]) == {"thing": {"first": 0, "deep": 12, "last": 20}}
+    assert kernel_types(data, ["thing", "other"], "alias") == ({"thing": {"first": 0, "deep": 12, "last": 20}}, 4)
+    with pytest.raises(DeviceError, match="no type thing"):
+        kernel_types(data, ["thing"], "thing")
     with pytest.raises(DeviceError, match="no field 'x'"):
         need({"thing": {}}, "thing", "x")
 
@@ -96,7 +100,7 @@ def test_damaged_type_information_is_refused_or_understood(at: int, junk: bytes)
     data[at : at + len(junk)] = junk
     for damaged in (bytes(data), bytes(data[:at])):
         try:
-            found = field_offsets(damaged, ["thing"])
+            found, _ = kernel_types(damaged, ["thing"], "alias")
         except DeviceError:
             continue
         assert set(found) <= {"thing"}
@@ -104,10 +108,11 @@ def test_damaged_type_information_is_refused_or_understood(at: int, junk: bytes)
 
 @pytest.mark.skipif(not BTF.exists(), reason="this kernel has no type information")
 def test_the_program_for_this_kernel() -> None:
-    offsets = field_offsets(BTF.read_bytes(), STRUCTURES)
-    assert {"cmd_flags", "__sector", "bio", "q"} <= set(offsets["request"])
-    maps = Maps(disks=10, control=11, bits=12, log=13, elements=100, shift=3)
-    codes = [marking_program(copy, maps, offsets) for copy in range(COPIES)]
+    offsets, tracepoint = kernel_types(BTF.read_bytes(), STRUCTURES, TRACEPOINT)
+    assert {"cmd_flags", "__sector", "bio", "q"} <= set(offsets["request"]) and tracepoint
+    maps = Maps(control=11, bits=12, log=13, elements=100, shift=3)
+    disks = [(259, minor) for minor in range(MAX_DISKS)]
+    codes = [marking_program(copy, maps, offsets, disks) for copy in range(COPIES)]
     # The copies differ in their counters only, and each fits what the kernel takes.
     assert len({len(code) for code in codes}) == 1 and len(set(codes)) == COPIES
     assert len(codes[0]) // 8 < 4096

@@ -1,4 +1,4 @@
-"""Users, tokens and recovery codes."""
+"""Users, tokens and one-time codes."""
 
 from __future__ import annotations
 

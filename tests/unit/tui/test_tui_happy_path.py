@@ -64,6 +64,13 @@ def test_what_is_to_be_done_before_the_host_starts_is_asked_for() -> None:
             await c.shows("[>Stay<]")
             await c.press("enter")
             await c.shows("[>Restart<]")
+            # The same by F10, which works everywhere.
+            await c.press("f10")
+            await c.shows("[ Leave console ]")
+            await c.press("right", "right", "enter")
+            await c.shows("It is done: restart")
+            await c.press("escape")
+            await c.shows("[>Restart<]")
             assert ("reboot", False) not in engine.calls
             await c.press("enter")
             await c.shows("[>Stay<]")

@@ -63,7 +63,13 @@ def test_the_longest_summary_fits_the_smallest_console() -> None:
 def test_the_summary_says_what_matters() -> None:
     made = report()
     text = summary(made)
-    for part in ("HV1.EXAMPLE.ORG OK", "POINT 040404040404", "IN 5:00", "WARNINGS 1", "DISK1 ROOT SIGNED 3FA9C1D2"):
+    for part in (
+        "HV1.EXAMPLE.ORG OK",
+        "POINT 040404040404",
+        "IN 5:00",
+        "WARNINGS 1",
+        "DISK1 SAMPLE READ BACK ROOT 3FA9C1D2",
+    ):
         assert part in text
     lost = msgspec.structs.replace(made.disks[0], damaged=(Damage(offset=0, length=512),))
     assert "INCOMPLETE" in summary(msgspec.structs.replace(made, disks=(lost, *made.disks[1:])))

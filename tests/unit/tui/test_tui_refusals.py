@@ -306,6 +306,29 @@ def test_an_encrypted_host_asks_for_its_passphrase_before_the_first_write() -> N
     run(test)
 
 
+def test_what_is_typed_for_secrets_is_shown_when_asked_for() -> None:
+    async def test() -> None:
+        async with console(FakeEngine(address=True)) as c:
+            await c.on("Repository")
+            await c.type("admin")
+            await c.press("enter")
+            await c.type("pass-word")
+            await c.press("enter", "enter")
+            await c.type("pass-phrase")
+            await c.shows("•" * len("pass-phrase"))
+            assert "pass-word" not in c.text and "pass-phrase" not in c.text
+            c.app.screen.query_one("#show").focus()
+            await c.press("enter")
+            await c.shows("pass-word")
+            await c.shows("pass-phrase")
+            await c.shows("[>Hide secrets<]")
+            await c.press("enter")
+            await c.gone("pass-phrase")
+            assert "pass-word" not in c.text
+
+    run(test)
+
+
 def test_the_passphrase_is_not_asked_for_where_nothing_is_encrypted_and_esc_takes_nothing() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)

@@ -143,6 +143,19 @@ def test_the_hour_stands_on_its_newest_point_only() -> None:
     assert "12:59 UTC" in shown.row("2025-11-22 13:59", {})
 
 
+def test_points_of_one_minute_are_told_apart_by_seconds_and_columns_have_names() -> None:
+    shown = timeline("2025-11-22 14:30", "2025-11-22 14:31")
+    assert shown.head().split() == ["Time", "in", "UTC", "Age", "Consistency", "Changed"]
+    twice = [PointSummary(id=str(n), host="h", created=at("2025-11-22 14:30") + 20 * n) for n in (0, 1, 5)]
+    close = Timeline.of(twice, at(NOW))
+    assert [close.row(id, {})[4:16] for id in ("5", "1", "0")] == ["14:31:40 CET", "14:30:20 CET", "14:30:00 CET"]
+    point = make_point(1)
+    for times in (shown, close):
+        row = times.row(times.points[0].id, {times.points[0].id: point})
+        assert row.index("filesystem") == times.head().index("Consistency")
+        assert row.index("ago") > times.head().index("Age") > row.index("UTC")
+
+
 def test_jumps() -> None:
     times = [f"2025-11-{day} {hour:02}:{minute}" for day in (20, 21, 22) for hour in (3, 9) for minute in ("00", "30")]
     shown = timeline(*times)

@@ -121,7 +121,7 @@ class Operator:
             raise LabError(f"The medium does not trust its own server:\n{text}")
         self._focus("User")
         self.machine.press("enter", "enter", pause=0.5)
-        self._focus("or recovery code")
+        self._focus("or one-time code")
         self.machine.type(task.code)
         self.machine.press("enter", pause=0.5)
         self._focus("Passphrase")

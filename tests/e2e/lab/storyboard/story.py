@@ -311,7 +311,7 @@ def _by_hand(story: Story, machine: Machine, task: Task) -> None:
     address, display = machine.hardware.vnc.split(":")
     console.print(f"[bold]Your turn.[/] Point a VNC viewer at {address}, port {5900 + int(display)}.")
     which = "the older of two points" if task.point else "the newest point"
-    console.print(f"  Host {task.host}, {which}. One-time recovery code: {task.code}")
+    console.print(f"  Host {task.host}, {which}. One-time code: {task.code}")
     console.print(
         f"  Passphrase of the repository: {task.passphrase}    Serial number of the disk: {task.target_serial}"
     )
