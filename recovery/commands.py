@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from recovery.errors import CommandError
+from recovery.errors import CommandError, CommandTimeoutError
 
 log = logging.getLogger("rekindle.commands")
 
@@ -92,9 +92,13 @@ def run_real(
             f"The program '{argv[0]}' may not be run: {error.strerror}.", hint="Run as root."
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise CommandError(
+        raise CommandTimeoutError(
             f"'{shlex.join(argv)}' did not end within {timeout:.0f} seconds and was stopped.",
             hint="A disk or a network that hangs is the usual reason; see the log.",
+        ) from error
+    except OSError as error:
+        raise CommandError(
+            f"The program '{argv[0]}' could not be started: {error.strerror}.", hint="Is there memory left?"
         ) from error
 
 

@@ -224,8 +224,9 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     """A VM of the host: a libvirt domain, or a guest of Proxmox (a container as well). ``memory`` is bytes;
     ``definition`` is the domain's XML, or Proxmox' configuration file.
 
-    ``state`` is what was known at capture: ``running``, ``shut off``, or ``unknown`` for an offline capture.
-    ``unquiesced`` is why ``consistency`` is ``crash``.
+    ``state`` is what was known at capture: ``running``, ``shut off``, ``saved`` (libvirt: suspended to disk), another
+    word of its hypervisor's, or ``unknown`` for an offline capture. ``unquiesced`` is why ``consistency`` is ``crash``
+    or not known.
     """
 
     name: str

@@ -226,7 +226,7 @@ class _Reader:
 
     def _guests(self, given: GuestsConfig) -> GuestLimits:
         answer, hold = self._seconds("guests.answer", given.answer), self._seconds("guests.hold", given.hold)
-        if not answer <= hold <= 120:
+        if not answer < hold <= 120:
             raise self._wrong("guests.hold", "it must be longer than guests.answer, and 2m at most")
         return GuestLimits(answer=answer, hold=hold)
 

@@ -14,7 +14,7 @@ from recovery.agent.spool import Spool
 from recovery.capture.live.beside import Beside
 from recovery.capture.live.capture import capture_live
 from recovery.capture.live.cut import take_cut
-from recovery.capture.live.guests import with_consistency
+from recovery.capture.live.guestclass import with_consistency
 from recovery.capture.live.limits import DoubtError, FreezeLimits, NotStillError
 from recovery.capture.live.session import LiveSession
 from recovery.capture.live.survey import MOST_A_MINUTE

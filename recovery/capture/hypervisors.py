@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from abc import ABC, abstractmethod
 
 from recovery.commands import run
-from recovery.errors import CommandError
+from recovery.errors import CommandError, CommandTimeoutError
 from recovery.guestconf import current, options
 from recovery.layout import Manager, VirtualMachine
 
-URI = "qemu:///system"
+_URI = "qemu:///system"
 _CHANNEL = "org.qemu.guest_agent.0"
-#: Seconds for a thaw or a list of guests, which do not wait for a guest's programs. ``qm`` is a large Perl program.
+#: Seconds for a list of guests. ``qm`` is a large Perl program.
 _PATIENCE = 10.0
+#: What ``qm`` says when it does not wait any longer for an agent that has the command.
+_MAY_COME = re.compile(r"got timeout|timed out")
 #: A row of ``qm list``: number, name, state. A VM without a name is called "VM 100".
 _ROW = re.compile(r"\s*(\d+)\s+(VM \d+|\S+)\s+(\S+)\s")
 #: Whether a backup of Proxmox' own may freeze the guest; what the setting was called in earlier releases.
@@ -25,6 +29,10 @@ class Hypervisor(ABC):
 
     title: str
     manager: Manager
+    #: Commands that run at once.
+    at_once: int
+    #: For a thaw: the agent's hooks run before it answers, on Windows the writers of VSS. Proxmox waits three minutes.
+    thaw_seconds = 60.0
 
     @abstractmethod
     def key(self, vm: VirtualMachine) -> str:
@@ -32,7 +40,11 @@ class Hypervisor(ABC):
 
     @abstractmethod
     def states(self) -> dict[str, str]:
-        """By key: ``running``, ``shut off``, or another word. Who is missing is neither. Raises CommandError."""
+        """By key: ``running``, ``shut off``, or another word. Who is missing is not known. Raises CommandError."""
+
+    @abstractmethod
+    def asleep(self, vm: VirtualMachine, state: str) -> bool:
+        """Whether a VM of this state is suspended to disk: then its disks are those of one that runs."""
 
     @abstractmethod
     def refusal(self, vm: VirtualMachine) -> str:
@@ -44,19 +56,27 @@ class Hypervisor(ABC):
 
     @abstractmethod
     def thaw_command(self, key: str) -> list[str]:
-        """What has its agent thaw them, also for a process that has nothing but it: exit code 0 when that is done."""
+        """What has its agent thaw them, also for a process that has nothing but it (``guestkeeper.attempt``)."""
 
     @abstractmethod
     def count(self, said: str) -> int:
         """How many filesystems the answer of either command names. Raises CommandError."""
 
     def freeze(self, key: str, seconds: float) -> int:
-        """Freeze a guest within ``seconds``: how many filesystems. Raises CommandError."""
-        return self.count(run(self.freeze_command(key), timeout=seconds).stdout)
+        """Freeze a guest within ``seconds``: how many filesystems. Raises CommandTimeoutError where the freeze may
+        come yet, another CommandError where it will not."""
+        try:
+            return self.count(run(self.freeze_command(key), timeout=seconds).stdout)
+        except CommandTimeoutError:
+            raise
+        except CommandError as error:
+            if _MAY_COME.search(error.message):
+                raise CommandTimeoutError(error.message, hint=error.hint) from error
+            raise
 
-    def thaw(self, key: str) -> int:
-        """Thaw it: how many. Raises CommandError."""
-        return self.count(run(self.thaw_command(key), timeout=_PATIENCE).stdout)
+    def thaw(self, key: str, seconds: float) -> int:
+        """Thaw it within ``seconds``: how many. Raises CommandError."""
+        return self.count(run(self.thaw_command(key), timeout=seconds).stdout)
 
 
 class Libvirt(Hypervisor):
@@ -64,19 +84,26 @@ class Libvirt(Hypervisor):
 
     title = "libvirt"
     manager: Manager = "libvirt"
+    at_once = 16
 
     def key(self, vm: VirtualMachine) -> str:
         """A VM with a state was known to this machine's libvirt when the inventory was made."""
         return vm.uuid if vm.state != "unknown" else ""
 
     def states(self) -> dict[str, str]:
-        """See Hypervisor."""
-        found = dict.fromkeys(self._domains("shutoff"), "shut off")
-        return found | dict.fromkeys(self._domains("running"), "running")
+        """See Hypervisor. The last word counts: ``saved`` ones (managed save) are shut off, too."""
+        found = dict.fromkeys(self._domains("--all"), "other")
+        for state in ("paused", "shut off", "running"):
+            found |= dict.fromkeys(self._domains(f"--state-{state.replace(' ', '')}"), state)
+        return found | dict.fromkeys(self._domains("--all", "--with-managed-save"), "saved")
 
-    def _domains(self, state: str) -> set[str]:
-        done = run(["virsh", "-r", "-c", URI, "list", f"--state-{state}", "--uuid"], timeout=_PATIENCE)
+    def _domains(self, *which: str) -> set[str]:
+        done = run(["virsh", "-r", "-c", _URI, "list", *which, "--uuid"], timeout=_PATIENCE)
         return {line.strip() for line in done.stdout.splitlines() if line.strip()}
+
+    def asleep(self, vm: VirtualMachine, state: str) -> bool:
+        """See Hypervisor."""
+        return state == "saved"
 
     def refusal(self, vm: VirtualMachine) -> str:
         """See Hypervisor."""
@@ -84,16 +111,18 @@ class Libvirt(Hypervisor):
 
     def freeze_command(self, key: str) -> list[str]:
         """See Hypervisor."""
-        return ["virsh", "-c", URI, "domfsfreeze", "--domain", key]
+        return ["virsh", "-c", _URI, "domfsfreeze", "--domain", key]
 
     def thaw_command(self, key: str) -> list[str]:
         """See Hypervisor."""
-        return ["virsh", "-c", URI, "domfsthaw", "--domain", key]
+        return ["virsh", "-c", _URI, "domfsthaw", "--domain", key]
 
     def count(self, said: str) -> int:
         """See Hypervisor."""
         number = re.search(r"(\d+) filesystem", said)
-        return int(number[1]) if number else 0
+        if number is None:
+            raise CommandError(f"'virsh' said '{said.strip()[:80]}' instead of a number of filesystems")
+        return int(number[1])
 
 
 class Proxmox(Hypervisor):
@@ -101,19 +130,25 @@ class Proxmox(Hypervisor):
 
     title = "Proxmox"
     manager: Manager = "proxmox"
+    at_once = 4
 
     def key(self, vm: VirtualMachine) -> str:
         """A VM with a state was known to this machine's Proxmox when the inventory was made."""
         return vm.name if vm.state != "unknown" else ""
 
     def states(self) -> dict[str, str]:
-        """See Hypervisor."""
+        """See Hypervisor. The list does not tell a paused VM from one that runs."""
         found = {}
         for line in run(["qm", "list"], timeout=_PATIENCE).stdout.splitlines():
             if row := _ROW.match(line):
                 key = row[1] if row[2].startswith("VM ") else f"{row[1]}-{row[2]}"
                 found[key] = "shut off" if row[3] == "stopped" else row[3]
         return found
+
+    def asleep(self, vm: VirtualMachine, state: str) -> bool:
+        """See Hypervisor. ``qm suspend --todisk`` leaves its mark in the VM's configuration."""
+        facts = current(vm.definition)
+        return state == "shut off" and ("vmstate" in facts or facts.get("lock") == "suspended")
 
     def refusal(self, vm: VirtualMachine) -> str:
         """See Hypervisor. The option is ``agent: 1`` or ``agent: enabled=1,freeze-fs=0``."""
@@ -134,9 +169,13 @@ class Proxmox(Hypervisor):
 
     def count(self, said: str) -> int:
         """See Hypervisor."""
-        if not said.strip().isdecimal():
-            raise CommandError(f"'qm guest cmd' said '{said.strip()[:80]}' instead of a number")
-        return int(said)
+        if said.strip().isdecimal():
+            return int(said)
+        words = " ".join(said.split())
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            # An agent's error: qm prints it and ends well.
+            words = str(json.loads(said)["error"]["desc"])
+        raise CommandError(f"'qm guest cmd' said '{words[:200]}' instead of a number")
 
 
 def _guest(key: str) -> list[str]:

@@ -21,8 +21,7 @@ import msgspec
 
 from recovery.capture.hypervisors import Proxmox
 from recovery.capture.tree import Tree
-from recovery.capture.vms import FindDisk
-from recovery.errors import CommandError
+from recovery.capture.vms import FindDisk, states_here
 from recovery.guestconf import current, options
 from recovery.layout import VirtualMachine, VmDisk
 from recovery.units import MIB
@@ -60,7 +59,7 @@ def read_guests(tree: Tree, find_disk: FindDisk) -> tuple[list[VirtualMachine], 
         return [], [f"Which of the Proxmox nodes {', '.join(sorted(nodes))} this host ('{own}') is is not known: "
                     "its guests are not in the point's list."]  # fmt: skip
     storages = parse_storages(files.get("storage.cfg", ""))
-    states = _states(tree)
+    states, problems = states_here(tree, Proxmox())
     found: list[tuple[int, VirtualMachine]] = []
     for path, text in files.items():
         match = _GUEST.fullmatch(path)
@@ -68,17 +67,7 @@ def read_guests(tree: Tree, find_disk: FindDisk) -> tuple[list[VirtualMachine], 
             guest = parse_guest(int(match[3]), text, storages, find_disk, container=match[2] == "lxc")
             state = states.get(guest.name, "unknown") if guest.manager == "proxmox" else "unknown"
             found.append((int(match[3]), msgspec.structs.replace(guest, state=state)))
-    return [guest for _, guest in sorted(found, key=lambda pair: pair[0])], []
-
-
-def _states(tree: Tree) -> dict[str, str]:
-    """The VMs' states when the captured system is the one we run on; else empty."""
-    if not tree.of_this_machine():
-        return {}
-    try:
-        return Proxmox().states()
-    except CommandError:
-        return {}
+    return [guest for _, guest in sorted(found, key=lambda pair: pair[0])], problems
 
 
 def _files(tree: Tree) -> dict[str, str]:

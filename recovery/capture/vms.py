@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from recovery.capture.hypervisors import URI
+from recovery.capture.hypervisors import Hypervisor, Libvirt
 from recovery.capture.tree import Tree
-from recovery.commands import run
 from recovery.domain import parse
 from recovery.errors import CommandError
 from recovery.layout import VirtualMachine, VmDisk
@@ -27,12 +26,10 @@ FindDisk = Callable[[str, str], tuple[str, int | None]]
 def read_vms(tree: Tree, find_disk: FindDisk) -> tuple[list[VirtualMachine], list[str]]:
     """The domains defined on the host, by name, and a sentence for each definition that cannot be read."""
     vms: list[VirtualMachine] = []
-    problems: list[str] = []
     autostart = set(tree.names(f"{_DOMAINS}/autostart"))
-    states = _running_states(tree)
-    for file in tree.names(_DOMAINS):
-        if not file.endswith(".xml"):
-            continue
+    files = [file for file in tree.names(_DOMAINS) if file.endswith(".xml")]
+    states, problems = states_here(tree, Libvirt()) if files else ({}, [])
+    for file in files:
         text = tree.text(f"{_DOMAINS}/{file}")
         try:
             vm = parse_domain(text, autostart=file in autostart)
@@ -40,7 +37,7 @@ def read_vms(tree: Tree, find_disk: FindDisk) -> tuple[list[VirtualMachine], lis
             problems.append(f"The VM definition {_DOMAINS}/{file} cannot be read: {error}.")
             continue
         disks = tuple(_with_place(disk, tree, find_disk) for disk in vm.disks)
-        vms.append(msgspec.structs.replace(vm, disks=disks, state=states.get(vm.name, "unknown")))
+        vms.append(msgspec.structs.replace(vm, disks=disks, state=states.get(vm.uuid, "unknown")))
     return vms, problems
 
 
@@ -107,15 +104,11 @@ def virtual_size(tree: Tree, path: str, driver: str) -> int | None:
     return tree.size(path) if driver == "raw" else None
 
 
-def _running_states(tree: Tree) -> dict[str, str]:
-    """The VMs' states when the captured system is the one we run on (its snapshot is captured); else empty."""
+def states_here(tree: Tree, hypervisor: Hypervisor) -> tuple[dict[str, str], list[str]]:
+    """The VMs' states when the captured system is the one we run on, and a sentence when nobody tells them."""
     if not tree.of_this_machine():
-        return {}
-    virsh = ["virsh", "-r", "-c", URI]
+        return {}, []
     try:
-        done = run([*virsh, "list", "--all", "--name"], check=False, timeout=20)
-        names = [line.strip() for line in done.stdout.splitlines() if line.strip()] if done else []
-        told = {name: run([*virsh, "domstate", name], check=False, timeout=20).stdout.strip() for name in names}
-    except CommandError:
-        return {}
-    return {name: state or "unknown" for name, state in told.items()}
+        return hypervisor.states(), []
+    except CommandError as error:
+        return {}, [f"Which VMs of {hypervisor.title} run is not known, and none is quiesced: {error.message}"]

@@ -18,13 +18,14 @@ import msgspec
 import pytest
 
 from recovery.capture.live.capture import capture_live
-from recovery.capture.live.guests import GuestLimits, GuestQuiescer, with_consistency
+from recovery.capture.live.guestclass import Quiesced, with_consistency
+from recovery.capture.live.guests import GuestLimits, GuestMemory, GuestQuiescer
 from recovery.capture.live.holder import Holder, Thawed
 from recovery.capture.live.rawvolumes import RawVolume
 from recovery.capture.live.session import LiveSession
 from recovery.capture.request import CaptureRequest
 from recovery.commands import Completed, run_real, use_runner
-from recovery.errors import CommandError
+from recovery.errors import CommandError, CommandTimeoutError
 from recovery.events import ignore
 from recovery.layout import VirtualMachine
 from recovery.repository.index import SqliteIndex
@@ -48,6 +49,7 @@ class Libvirt:
 
     guests: dict[str, int | str]
     off: set[str] = field(default_factory=set)
+    saved: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     calls: list[tuple[str, ...]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -72,21 +74,20 @@ class Libvirt:
         return said if isinstance(said, Completed) else Completed(words, 0, said)
 
     def _answer(self, words: tuple[str, ...], timeout: float) -> str | Completed:
-        if "--state-running" in words:
-            return "\n".join(self.guests)
-        if "--state-shutoff" in words:
-            return "\n".join(self.off)
-        if "list" in words:
-            return "\n".join(["web", "mail", "old", "dumb"])
-        if "domstate" in words:
-            return "shut off" if words[-1] == "old" else "running"
+        for option, those in (
+            ("--state-running", set(self.guests)), ("--state-shutoff", self.off | self.saved),
+            ("--state-paused", set[str]()), ("--with-managed-save", self.saved),
+            ("--all", {*self.guests, *self.off, *self.saved}),
+        ):  # fmt: skip
+            if option in words:
+                return "\n".join(those)
         guest = words[-1]
         answer = self.guests[guest]
         if words[3] == "domfsfreeze":
             if answer == "hangs":
                 # As libvirt does: the client is killed, the command stays on its way to the guest.
                 self.frozen.add(guest)
-                raise CommandError(f"'virsh' did not end within {timeout:.0f} seconds and was stopped.")
+                raise CommandTimeoutError(f"'virsh' did not end within {timeout:.0f} seconds and was stopped.")
             if answer == "refuses":
                 return Completed(words, 1, "", "error: QEMU guest agent is not connected")
             self.frozen.add(guest)
@@ -136,10 +137,12 @@ def test_each_guest_has_the_consistency_that_was_proven() -> None:
     answers: dict[str, int | str] = {
         uuid(1): 3, uuid(2): "hangs", uuid(3): "refuses", uuid(4): "thaws itself", uuid(5): 1,
     }  # fmt: skip
-    libvirt, told = Libvirt(answers, off={uuid(6)}), list[str]()
+    libvirt, told = Libvirt(answers, off={uuid(6)}, saved={uuid(9)}), list[str]()
     vms = [vm("good", 1), vm("hanging", 2), vm("dead", 3), vm("vss", 4), vm("dumb", 5, agent=False),
-           vm("off", 6), vm("paused", 7), vm("elsewhere", 8, state="unknown")]  # fmt: skip
-    quiescer = GuestQuiescer(vms, GuestLimits(answer=60.0, hold=100.0), told.append)
+           vm("off", 6), vm("paused", 7), vm("elsewhere", 8, state="unknown"),
+           vm("sleeping", 9, state="saved")]  # fmt: skip
+    limits, memory = GuestLimits(answer=60.0, hold=100.0, late=0.0), GuestMemory()
+    quiescer = GuestQuiescer(vms, limits, told.append, memory=memory)
     with use_runner(libvirt):
         quiescer.before()
         assert libvirt.frozen >= {uuid(1), uuid(2), uuid(4)}
@@ -148,24 +151,45 @@ def test_each_guest_has_the_consistency_that_was_proven() -> None:
     assert not libvirt.frozen
     classes = {each.name: (each.consistency, each.unquiesced) for each in with_consistency(vms, quiescer.found)}
     assert classes["good"] == ("application", "")
-    assert classes["off"] == ("offline", "")
+    assert classes["off"] == ("offline", "") and classes["sleeping"] == ("crash", "it is suspended to disk")
     for name, words in (
         ("hanging", "did not end within"), ("dead", "not connected"), ("vss", "thawed before the host was"),
         ("dumb", "no guest agent"), ("paused", "not running"), ("elsewhere", "not known here"),
     ):  # fmt: skip
         assert classes[name][0] == "crash" and words in classes[name][1], classes[name]
     assert len(told) == 3
-    # Whoever was asked is thawed, whatever it had answered.
+    # Whoever may be frozen is thawed; who refused may be frozen by somebody else, who thaws it.
     thawed = {words[-1] for words in libvirt.calls if words[0] == "domfsthaw"}
-    assert thawed == {uuid(1), uuid(2), uuid(3), uuid(4)}
-    # A minute later who did not answer is not waited for again.
+    assert thawed == {uuid(1), uuid(2), uuid(4)}
+    # A minute later, and at the next keyframe, who did not answer is not waited for again. One was started meanwhile.
     libvirt.calls.clear()
+    libvirt.off.clear()
+    libvirt.guests[uuid(6)] = 1
+    quiescer = GuestQuiescer([*vms[:5], vm("off", 6, agent=False)], limits, told.append, memory=memory)
     with use_runner(libvirt):
         quiescer.before()
         quiescer.after()
     assert {words[-1] for words in libvirt.calls if words[0] == "domfsfreeze"} == {uuid(1), uuid(4)}
-    assert quiescer.found["good"] == ("application", "")
-    assert "a short while ago" in quiescer.found["hanging"][1]
+    assert quiescer.found["libvirt", "good"].consistency == "application"
+    assert "a short while ago" in quiescer.found["libvirt", "hanging"].why
+    assert [each.state for each in with_consistency([vm("off", 6, state="shut off")], quiescer.found)] == ["running"]
+
+
+def test_who_is_started_during_the_freeze_is_not_offline() -> None:
+    libvirt, told = Libvirt({}, off={uuid(1), uuid(2)}), list[str]()
+    quiescer = GuestQuiescer([vm("one", 1), vm("two", 2)], GuestLimits(), told.append)
+    with use_runner(libvirt):
+        quiescer.before()
+        libvirt.off.remove(uuid(2))
+        libvirt.guests[uuid(2)] = 1
+        quiescer.after()
+    assert quiescer.found["libvirt", "one"] == Quiesced("offline", "", "shut off")
+    assert quiescer.found["libvirt", "two"] == Quiesced("crash", "it may have been started meanwhile", "running")
+
+
+def test_a_minute_whose_guests_are_not_asked_does_not_claim_to_know() -> None:
+    minute = with_consistency([vm("runs", 1), vm("off", 2, state="shut off")], None)
+    assert [each.consistency for each in minute] == ["crash", ""]
 
 
 def test_without_libvirt_all_are_as_after_a_power_cut() -> None:
@@ -176,10 +200,10 @@ def test_without_libvirt_all_are_as_after_a_power_cut() -> None:
     with use_runner(no_virsh):
         quiescer.before()
         quiescer.after()
-    assert quiescer.found == {"web": ("crash", "The program 'virsh' is not installed")}
+    assert quiescer.found == {("libvirt", "web"): Quiesced("crash", "The program 'virsh' is not installed")}
     assert [each.consistency for each in with_consistency([vm("web", 1)], None)] == ["crash"]
     other = msgspec.structs.replace(vm("web", 1), manager="proxmox-container")
-    assert "container" in with_consistency([other], {"web": ("application", "")})[0].unquiesced
+    assert "container" in with_consistency([other], {("libvirt", "web"): Quiesced("application")})[0].unquiesced
 
 
 def test_guests_of_proxmox_beside_those_of_a_libvirt_that_is_down() -> None:
@@ -201,10 +225,12 @@ def test_guests_of_proxmox_beside_those_of_a_libvirt_that_is_down() -> None:
         ("libvirts", "libvirt did not answer a short while ago"), ("200-box", "container"),
     ):  # fmt: skip
         assert classes[name][0] == "crash" and words in classes[name][1], classes[name]
-    assert told == ["The VM '101-mail' could not be quiesced: "
+    assert told == ["No VM of libvirt is quiesced: The program 'virsh' is not installed.",
+                    "The VM '101-mail' could not be quiesced: "
                     "'qm' failed with exit code 255: QEMU guest agent is not running."]  # fmt: skip
-    # The second time only who had answered the first time.
-    assert [words[-2:] for words in qm.calls if words[-1] == "fsfreeze-thaw"].count(("101", "fsfreeze-thaw")) == 1
+    # The second time only who had answered the first time; and who refused is thawed by whoever froze it.
+    assert [words[-2] for words in qm.calls if words[-1] == "fsfreeze-freeze"].count("101") == 1
+    assert {words[-2] for words in qm.calls if words[-1] == "fsfreeze-thaw"} == {"100"}
 
 
 # --- the watchdog ----------------------------------------------------------------------------------------------------
@@ -215,12 +241,17 @@ echo "$*" >> "$REKINDLE_GUEST_LOG"
 case "$*" in
 *--state-running*) echo 0b9e1c4e-1b1e-4f6a-9d0e-000000000001 ;;
 list) echo "100 web running 2048 8.00 1" ;;
-*domfsfreeze*) echo "Froze 1 filesystem(s)" ;;
-*fsfreeze-freeze*) echo 1 ;;
+*freeze-freeze*|*domfsfreeze*)
+    sleep "$REKINDLE_GUEST_SLOW"
+    echo "is frozen" >> "$REKINDLE_GUEST_LOG"
+    case "$*" in *domfsfreeze*) echo "Froze 1 filesystem(s)" ;; *) echo 1 ;; esac ;;
 *thaw*)
-    # The first time it fails, as when libvirt is restarted.
+    # The first time it fails, as when libvirt is restarted; qm says so and ends well.
     if [ -e "$REKINDLE_GUEST_LOG.failed" ]; then echo "Thawed 1 filesystem(s)"
-    else touch "$REKINDLE_GUEST_LOG.failed"; exit 1; fi ;;
+    else
+        touch "$REKINDLE_GUEST_LOG.failed"
+        case "$*" in *domfsthaw*) exit 1 ;; *) echo '{ "error" : { "desc" : "no" } }' ;; esac
+    fi ;;
 esac
 """
 QUIESCER = """
@@ -232,7 +263,7 @@ vm = {
                             definition="org.qemu.guest_agent.0"),
     "qm": VirtualMachine(name="100-web", manager="proxmox", state="running", definition="agent: 1"),
 }[sys.argv[1]]
-quiescer = GuestQuiescer([vm], GuestLimits(hold=float(sys.argv[2])), print)
+quiescer = GuestQuiescer([vm], GuestLimits(answer=60.0, hold=float(sys.argv[2]), late=5.0), print)
 quiescer.before()
 print("frozen", flush=True)
 time.sleep(3600)
@@ -240,30 +271,52 @@ time.sleep(3600)
 THAW = {"virsh": "domfsthaw --domain 0b9e1c4e-1b1e-4f6a-9d0e-000000000001", "qm": "guest cmd 100 fsfreeze-thaw"}
 
 
+def agent_with(program: str, folder: Path, hold: str, slow: int) -> subprocess.Popen[str]:
+    (folder / program).write_text(PROGRAM)
+    (folder / program).chmod(0o755)
+    env = environment(folder) | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    env |= {"REKINDLE_GUEST_LOG": str(folder / "guest.log"), "REKINDLE_GUEST_SLOW": str(slow)}
+    return subprocess.Popen(
+        [sys.executable, "-c", QUIESCER, program, hold], stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT
+    )
+
+
+def wait_for(done: Callable[[], bool], log: Path) -> None:
+    end = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("program", ["virsh", "qm"])
 @pytest.mark.parametrize(("hold", "kill"), [("3600", True), ("1", False)])
 def test_a_guest_thaws_when_the_agent_is_killed_or_hangs(tmp_path: Path, hold: str, kill: bool, program: str) -> None:
     log = tmp_path / "guest.log"
-    (tmp_path / program).write_text(PROGRAM)
-    (tmp_path / program).chmod(0o755)
-    env = environment(tmp_path) | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REKINDLE_GUEST_LOG": str(log)}
-    agent = subprocess.Popen(
-        [sys.executable, "-c", QUIESCER, program, hold], stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT
-    )
-
-    def thawed() -> int:
-        return log.read_text().count(THAW[program])
-
+    agent = agent_with(program, tmp_path, hold, 0)
     try:
         assert agent.stdout is not None and agent.stdout.readline() == "frozen\n"
         if kill:
             time.sleep(0.5)
-            assert thawed() == 0
+            assert log.read_text().count(THAW[program]) == 0
             agent.send_signal(signal.SIGKILL)
-        end = time.monotonic() + 120
-        while thawed() < 2:  # the second one worked
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
+        wait_for(lambda: log.read_text().count(THAW[program]) >= 2, log)  # the second one worked
+    finally:
+        agent.kill()
+        agent.wait()
+
+
+@pytest.mark.parametrize("program", ["virsh", "qm"])
+def test_a_freeze_that_comes_after_its_agent_was_killed_is_thawed(tmp_path: Path, program: str) -> None:
+    """The client of the freeze lives on, and what it does comes after a thaw that was content."""
+    log = tmp_path / "guest.log"
+    agent = agent_with(program, tmp_path, "3600", 4)
+    try:
+        wait_for(lambda: log.exists() and "freeze" in log.read_text(), log)
+        agent.kill()
+        wait_for(lambda: "is frozen" in log.read_text(), log)
+        before, _, _ = log.read_text().partition("is frozen")
+        assert THAW[program] in before
+        wait_for(lambda: THAW[program] in log.read_text().partition("is frozen")[2], log)
     finally:
         agent.kill()
         agent.wait()

@@ -26,7 +26,8 @@ from recovery.capture.live.filesystems import (
     mount_holding,
     refuse_own_output,
 )
-from recovery.capture.live.guests import GuestQuiescer, with_consistency
+from recovery.capture.live.guestclass import with_consistency
+from recovery.capture.live.guests import GuestQuiescer
 from recovery.capture.live.hostmounts import host_mounter
 from recovery.capture.live.limits import DoubtError
 from recovery.capture.live.rawvolumes import volume_name
@@ -90,6 +91,7 @@ def capture_live(
                     inventory.vms,
                     session.guests,
                     lambda text: listener(Message(text=text, level="warning", step=STEP)),
+                    memory=session.guest_memory,
                 )
             # Guests last: they are held no longer than it takes.
             beside: list[Beside] = [survey, *([session.quiescer] if session.quiescer else [])]

@@ -1,8 +1,9 @@
 """The process that thaws guests, whatever becomes of the agent that quiesced them. Stands alone: no imports of ours.
 
-Run as ``python -I -S guestkeeper.py SECONDS COMMANDS``; a socket is descriptor 0. A line ``done`` on it says that all
-is thawed. Without it, after SECONDS, or when the other end is gone, the commands are run until each has succeeded: the
-words of one for each guest that may be frozen, a JSON array of arrays.
+Run as ``python -I -S guestkeeper.py HOLD LATE COMMANDS``; a socket is descriptor 0. A line ``left NUMBER...`` on it
+says which guests may be frozen still; none: it ends. Without a line, after HOLD seconds, or when the other end is
+gone, that is all of them. COMMANDS is a JSON array with the words of each guest's thaw; each is run until it has
+succeeded later than LATE seconds after that moment: before, a freeze that was under way may come after the thaw.
 """
 
 from __future__ import annotations
@@ -15,33 +16,76 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-#: Seconds: how long it goes on trying, since an agent that hangs may freeze its guest when it wakes up; the pause
-#: between two tries, and what one may take.
-_UNTIL, _PAUSE, _PATIENCE = 600.0, 2.0, 10.0
+#: Seconds: how long it goes on trying (as long as Proxmox lets a guest take to freeze), the pause between two tries,
+#: at first and after LATE, and what one may take (Proxmox' own thaw: three minutes, for a guest's programs are told).
+_UNTIL, _PAUSE, _LONG_PAUSE, _PATIENCE = 3600.0, 2.0, 15.0, 180.0
+#: At once: each is a process of its host, of Proxmox' a large one.
+_AT_ONCE = 4
 
 
-def thaw(commands: list[list[str]]) -> None:
-    """Thaw all guests at once, each until its agent said that it did."""
-    left, give_up = list(commands), time.monotonic() + _UNTIL
-    while left and time.monotonic() < give_up:
-        running: list[tuple[list[str], subprocess.Popen[bytes]]] = []
-        for words in left:
-            with contextlib.suppress(OSError):
-                quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-                running.append((words, subprocess.Popen(words, **quiet)))  # type: ignore[call-overload]
-        end = time.monotonic() + _PATIENCE
-        for words, process in running:
-            try:
-                if process.wait(max(0.0, end - time.monotonic())) == 0:
-                    left.remove(words)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if left:
-            time.sleep(_PAUSE)
+class Keeper:
+    """Which guests are ``left``, and a thread for each of them."""
+
+    def __init__(self, commands: list[list[str]], late: float) -> None:
+        self.left = set(range(len(commands)))
+        self._commands, self._late = commands, late
+        self._slots = threading.Semaphore(_AT_ONCE)
+
+    def start(self) -> list[threading.Thread]:
+        """Begin to thaw all that are left."""
+        threads = [threading.Thread(target=self._thaw, args=(number,)) for number in sorted(self.left)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _thaw(self, number: int) -> None:
+        begun = time.monotonic()
+        final = begun + self._late
+        while number in self.left and time.monotonic() < begun + _UNTIL:
+            with self._slots:
+                tried = time.monotonic()
+                done = attempt(self._commands[number])
+            if done and tried >= final:
+                return
+            if done:
+                time.sleep(max(0.0, final - time.monotonic()))
+            else:
+                time.sleep(_PAUSE if tried < final else _LONG_PAUSE)
+
+
+def attempt(words: list[str]) -> bool:
+    """Whether a guest's agent said that it thawed. ``qm`` ends well with an agent's error, too, which it prints."""
+    try:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text("0")
+    try:
+        said, _ = process.communicate(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it may wait for a disk: nobody waits for it
+            process.communicate(timeout=1.0)
+        return False
+    return process.returncode == 0 and b'"error"' not in said
+
+
+def heard(line: socket.socket, seconds: float) -> set[int] | None:
+    """The numbers that are left, None when nothing was said in time. Raises EOFError when the other end is gone."""
+    if not select.select([line], [], [], max(0.0, seconds))[0]:
+        return None
+    try:
+        data = line.recv(65536)
+    except OSError:
+        data = b""
+    if not data.endswith(b"\n"):
+        raise EOFError
+    return {int(word) for word in data.split()[1:]}
 
 
 def main() -> None:
@@ -51,15 +95,19 @@ def main() -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("-1000")
     os.chdir("/proc")
-    line, deadline = socket.socket(fileno=0), time.monotonic() + float(sys.argv[1])
+    line, keeper = socket.socket(fileno=0), Keeper(json.loads(sys.argv[3]), float(sys.argv[2]))
     line.sendall(b"ready\n")
-    readable, _, _ = select.select([line], [], [], max(0.0, deadline - time.monotonic()))
-    heard = b""
-    if readable:
-        with contextlib.suppress(OSError):
-            heard = line.recv(64)
-    if heard != b"done\n":
-        thaw(json.loads(sys.argv[2]))
+    with contextlib.suppress(EOFError):
+        left = heard(line, float(sys.argv[1]))
+        keeper.left = keeper.left if left is None else left
+    threads = keeper.start()
+    # Who holds too long may come to it yet: then what it thawed itself is left alone.
+    with contextlib.suppress(EOFError):
+        while any(thread.is_alive() for thread in threads):
+            left = heard(line, 1.0)
+            keeper.left = keeper.left if left is None else left
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

@@ -6,40 +6,43 @@ agent's hooks told its programs. Any other one that runs is *crash consistent*, 
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-import json
-import select
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
 from recovery.capture.hypervisors import HYPERVISORS, Hypervisor
-from recovery.capture.live import guestkeeper
-from recovery.errors import CommandError
-from recovery.layout import GuestConsistency, Manager, VirtualMachine
+from recovery.capture.live.guestclass import GuestName, Quiesced
+from recovery.capture.live.watchdog import Watchdog
+from recovery.errors import CommandError, CommandTimeoutError
+from recovery.layout import Manager, VirtualMachine
 
-#: At once; more wait for their turn within the same time.
-_AT_ONCE = 16
 #: Seconds: a guest whose agent did not answer is not asked again for so long, or it would delay every minute.
 _SILENCE = 600.0
-#: Seconds for the watchdog to start, and to end.
-_START, _END = 30.0, 10.0
+#: Seconds for the thaw of a guest that may be frozen, or may not: the watchdog goes on.
+_HASTE = 10.0
 
 
 class GuestLimits(msgspec.Struct, frozen=True, kw_only=True):
     """``answer``: seconds that the agents of all guests together have to freeze their guests; ``hold``: after so many
-    seconds from the first word all guests are thawed by the watchdog, whatever was reached."""
+    seconds from the first word all guests are thawed by the watchdog, whatever was reached. ``late``: after so many
+    seconds more no freeze that was under way comes any more (a job of libvirt waits 30 s for another one; ``qm`` and
+    ``virsh`` need some to start)."""
 
     answer: float = 5.0
     hold: float = 15.0
+    late: float = 45.0
+
+
+@dataclass
+class GuestMemory:
+    """What lasts from one point to the next: who did not answer, and when (time.monotonic)."""
+
+    silent: dict[GuestName, float] = field(default_factory=dict)
+    deaf: dict[Manager, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,13 @@ class _Guest:
     key: str
     vm: VirtualMachine = field(compare=False)
 
+    @property
+    def name(self) -> GuestName:
+        return self.vm.manager, self.vm.name
+
 
 class GuestQuiescer:
-    """A Beside. ``found`` is how each VM was in the last freeze: its consistency, and why it is no better."""
+    """A Beside. ``found`` is how each VM was in the last freeze."""
 
     def __init__(
         self,
@@ -60,96 +67,120 @@ class GuestQuiescer:
         limits: GuestLimits,
         tell: Callable[[str], None],
         hypervisors: Sequence[Hypervisor] = HYPERVISORS,
+        memory: GuestMemory | None = None,
     ) -> None:
         """``vms`` of the inventory; those that a hypervisor has no key for are of another machine."""
         managers = {hypervisor.manager: hypervisor for hypervisor in hypervisors}
         known = [(managers[vm.manager], vm) for vm in vms if vm.manager in managers]
         self._guests = [_Guest(which, key, vm) for which, vm in known if (key := which.key(vm))]
-        self._limits, self._tell = limits, tell
-        self._silent: dict[_Guest, float] = {}
-        self._line: socket.socket | None = None
-        self._keeper: subprocess.Popen[bytes] | None = None
-        #: Watchdogs that still thaw what did not answer.
-        self._busy: list[subprocess.Popen[bytes]] = []
-        #: Hypervisors that did not answer, and when.
-        self._deaf: dict[Manager, float] = {}
-        #: Guests that may be frozen -> how many filesystems their agent froze; None: it did not answer.
+        self._limits, self._tell, self._memory = limits, tell, memory or GuestMemory()
+        self._watchdog = Watchdog()
+        #: Guests that may be frozen -> how many filesystems their agent froze; None: it may do so yet.
         self._asked: dict[_Guest, int | None] = {}
-        self.found: dict[str, tuple[GuestConsistency, str]] = {}
+        self.found: dict[GuestName, Quiesced] = {}
 
     def before(self) -> None:
         """Freeze the guests that run and have an agent."""
         self.found, self._asked = {}, {}
-        told = self._states()
+        told = self._states(self._guests)
         wanted = [guest for guest in self._guests if self._may_be_asked(guest, told)]
         if not wanted:
             return
-        if not self._start_keeper(wanted):
-            for guest in wanted:
-                self.found[guest.vm.name] = ("crash", "the process that would thaw it in any case did not start")
+        thaws = [guest.hypervisor.thaw_command(guest.key) for guest in wanted]
+        if not self._watchdog.start(thaws, self._limits.hold, self._limits.late):
+            why = "the process that would thaw it in any case did not start"
+            self._tell(f"No VM was quiesced: {why}.")
+            self.found.update({guest.name: Quiesced("crash", why, "running") for guest in wanted})
             return
         self._asked = dict.fromkeys(wanted)
         end = time.monotonic() + self._limits.answer
-        for guest, count, why in self._each(wanted, lambda guest: self._freeze(guest, end)):
+        for guest, count, error in self._each(wanted, lambda guest: self._freeze(guest, end)):
             self._asked[guest] = count
             if not count:
-                why = why or "its guest agent froze no filesystem"
-                self._silent[guest] = time.monotonic()
-                self.found[guest.vm.name] = ("crash", why)
+                why = error.message.rstrip(".") if error else "its guest agent froze no filesystem"
+                self._memory.silent[guest.name] = time.monotonic()
+                self.found[guest.name] = Quiesced("crash", why, "running")
                 self._tell(f"The VM '{guest.vm.name}' could not be quiesced: {why}.")
+            if error and not isinstance(error, CommandTimeoutError):
+                # Refused: it has no agent that runs, or somebody else holds it frozen, which is not for us to end.
+                self._asked[guest] = 0
 
-    def _states(self) -> dict[Manager, dict[str, str] | str]:
-        """What each hypervisor with guests here says of them by key; a text is why it says nothing."""
+    def _states(self, guests: Sequence[_Guest]) -> dict[Manager, dict[str, str] | str]:
+        """What each hypervisor of these guests says of them by key; a text is why it says nothing."""
         told: dict[Manager, dict[str, str] | str] = {}
-        for hypervisor in dict.fromkeys(guest.hypervisor for guest in self._guests):
+        for hypervisor in dict.fromkeys(guest.hypervisor for guest in guests):
             manager = hypervisor.manager
-            if _lately(self._deaf.get(manager)):
+            if _lately(self._memory.deaf.get(manager)):
                 told[manager] = f"{hypervisor.title} did not answer a short while ago"
                 continue
             try:
                 told[manager] = hypervisor.states()
             except CommandError as error:
-                self._deaf[manager] = time.monotonic()
+                self._memory.deaf[manager] = time.monotonic()
                 told[manager] = error.message.rstrip(".")
+                self._tell(f"No VM of {hypervisor.title} is quiesced: {told[manager]}.")
         return told
 
     def _may_be_asked(self, guest: _Guest, told: Mapping[Manager, dict[str, str] | str]) -> bool:
         """Whether to ask its agent; else ``found`` has how it is."""
         states = told[guest.hypervisor.manager]
         if isinstance(states, str):
-            found: tuple[GuestConsistency, str] = ("crash", states)
-        elif states.get(guest.key) == "shut off":
-            found = ("offline", "")
-        elif states.get(guest.key) != "running":
-            found = ("crash", "it is not running")
+            self.found[guest.name] = Quiesced("crash", states)
+            return False
+        state = states.get(guest.key, "")
+        if guest.hypervisor.asleep(guest.vm, state):
+            found = Quiesced("crash", "it is suspended to disk", state)
+        elif state == "shut off":
+            found = Quiesced("offline", "", state)
+        elif state != "running":
+            found = Quiesced("crash", "it is not running", state)
         elif why := guest.hypervisor.refusal(guest.vm):
-            found = ("crash", why)
-        elif _lately(self._silent.get(guest)):
-            found = ("crash", "its guest agent did not answer a short while ago")
+            found = Quiesced("crash", why, state)
+        elif _lately(self._memory.silent.get(guest.name)):
+            found = Quiesced("crash", "its guest agent did not answer a short while ago", state)
         else:
             return True
-        self.found[guest.vm.name] = found
+        self.found[guest.name] = found
         return False
 
     def frozen(self, deadline: float) -> None:
         """Nothing to do but to be still."""
 
     def after(self) -> None:
-        """Thaw every guest that was asked, also one that did not answer; what it says proves that it was frozen."""
+        """Thaw every guest that may be frozen; what its agent says proves that it was frozen all the time."""
         asked, self._asked = self._asked, {}
-        answered = True
-        for guest, count, why in self._each(list(asked), lambda guest: guest.hypervisor.thaw(guest.key)):
-            name, frozen = guest.vm.name, asked[guest]
-            # An agent that answers this has nothing before it in its queue: no freeze comes later.
-            answered = answered and count is not None
-            if name in self.found:
-                continue
-            if count and frozen and count >= frozen:
-                self.found[name] = ("application", "")
-            else:
-                self.found[name] = ("crash", why or "it was thawed before the host was")
-                self._tell(f"The VM '{name}' was not quiesced all the time: {self.found[name][1]}.")
-        self._end_keeper(answered)
+        left = set(asked)
+        try:
+            # Who refused is not frozen by us.
+            thawing = [guest for guest, count in asked.items() if count != 0]
+            for guest, count, error in self._each(thawing, lambda guest: self._thaw(guest, asked[guest])):
+                frozen = asked[guest]
+                # Of two commands that are both under way the second may come first: only after an answer to the
+                # freeze is the answer to the thaw the last word.
+                if count is not None and frozen is not None:
+                    left.discard(guest)
+                if guest.name in self.found:
+                    continue
+                if count and frozen and count >= frozen:
+                    self.found[guest.name] = Quiesced("application", "", "running")
+                else:
+                    why = error.message.rstrip(".") if error else "it was thawed before the host was"
+                    self.found[guest.name] = Quiesced("crash", why, "running")
+                    self._tell(f"The VM '{guest.vm.name}' was not quiesced all the time: {why}.")
+            left -= {guest for guest, count in asked.items() if count == 0}
+        finally:
+            self._watchdog.end(number for number, guest in enumerate(asked) if guest in left)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Who was shut off before the freeze and is not now was started meanwhile, and may have written."""
+        off = [guest for guest in self._guests if self.found.get(guest.name, Quiesced("")).consistency == "offline"]
+        told = self._states(off)
+        for guest in off:
+            states = told[guest.hypervisor.manager]
+            if isinstance(states, str) or states.get(guest.key) != "shut off":
+                state = "" if isinstance(states, str) else states.get(guest.key, "")
+                self.found[guest.name] = Quiesced("crash", "it may have been started meanwhile", state)
 
     def _freeze(self, guest: _Guest, end: float) -> int:
         """How many filesystems its agent froze. Raises CommandError."""
@@ -158,76 +189,26 @@ class GuestQuiescer:
             raise CommandError("there was no time left for it")
         return guest.hypervisor.freeze(guest.key, seconds)
 
-    def _each(self, guests: Sequence[_Guest], work: Callable[[_Guest], int]) -> list[tuple[_Guest, int | None, str]]:
-        """``work`` for all of them at once: the guest, its number, or None and why. Raises nothing."""
+    def _thaw(self, guest: _Guest, frozen: int | None) -> int:
+        return guest.hypervisor.thaw(guest.key, _HASTE if frozen is None else guest.hypervisor.thaw_seconds)
 
-        def one(guest: _Guest) -> tuple[_Guest, int | None, str]:
+    def _each(
+        self, guests: Sequence[_Guest], work: Callable[[_Guest], int]
+    ) -> list[tuple[_Guest, int | None, CommandError | None]]:
+        """``work`` for all of them at once: the guest and its number, or None and why. Raises nothing."""
+
+        def one(guest: _Guest) -> tuple[_Guest, int | None, CommandError | None]:
             try:
-                return guest, work(guest), ""
+                return guest, work(guest), None
             except CommandError as error:
-                return guest, None, error.message.rstrip(".")
+                return guest, None, error
 
         if not guests:
             return []
-        with ThreadPoolExecutor(min(_AT_ONCE, len(guests))) as pool:
+        with ThreadPoolExecutor(min(guest.hypervisor.at_once for guest in guests)) as pool:
             # The context carries which Runner is in force (recovery.commands).
             return [f.result() for f in [pool.submit(contextvars.copy_context().run, one, guest) for guest in guests]]
-
-    def _start_keeper(self, guests: Sequence[_Guest]) -> bool:
-        self._line, theirs = socket.socketpair()
-        commands = json.dumps([guest.hypervisor.thaw_command(guest.key) for guest in guests])
-        try:
-            with theirs:
-                # Popen, not run(): it lives beside us. Its own session, so that no signal of a terminal ends it.
-                self._keeper = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(Path(guestkeeper.__file__).resolve()), str(self._limits.hold),
-                     commands],
-                    stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                    start_new_session=True, cwd="/",
-                )  # fmt: skip
-            if select.select([self._line], [], [], _START)[0] and self._line.recv(64) == b"ready\n":
-                return True
-        except OSError:
-            pass
-        self._end_keeper(True)
-        return False
-
-    def _end_keeper(self, answered: bool) -> None:
-        """It ends by itself; when something may still be frozen it thaws that first, and nobody waits for it."""
-        if self._line is not None:
-            with contextlib.suppress(OSError):
-                if answered:
-                    self._line.sendall(b"done\n")
-            self._line.close()
-            self._line = None
-        if self._keeper is not None:
-            self._busy.append(self._keeper)
-            self._keeper = None
-        if answered:
-            for process in self._busy[-1:]:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_END)
-        self._busy = [process for process in self._busy if process.poll() is None]
 
 
 def _lately(moment: float | None) -> bool:
     return moment is not None and time.monotonic() - moment < _SILENCE
-
-
-def with_consistency(
-    vms: Iterable[VirtualMachine], found: dict[str, tuple[GuestConsistency, str]] | None
-) -> list[VirtualMachine]:
-    """The VMs of a running host with their consistency: what nobody knows of is as after a power cut. ``found`` None:
-    nobody asked for it. Pure."""
-    default: tuple[GuestConsistency, str] = (
-        "crash",
-        "guests were not asked" if found is None else "it is not known here",
-    )
-    classes = found or {}
-    changed = []
-    for vm in vms:
-        consistency, why = classes.get(vm.name, default)
-        if vm.manager == "proxmox-container":
-            consistency, why = "crash", "a container has no guest agent"
-        changed.append(msgspec.structs.replace(vm, consistency=consistency, unquiesced=why))
-    return changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from recovery.capture.live.guests import GuestLimits, GuestQuiescer
+from recovery.capture.live.guests import GuestLimits, GuestMemory, GuestQuiescer
 from recovery.capture.live.limits import FreezeLimits
 from recovery.capture.live.survey import VmSurvey
 from recovery.capture.tracking.choose import open_tracker
@@ -33,6 +33,7 @@ class LiveSession:
         """``guests``: VMs are quiesced by their agents within these limits; None: they are not asked."""
         self.limits = limits or FreezeLimits()
         self.guests = guests
+        self.guest_memory = GuestMemory()
         self.quiescer: GuestQuiescer | None = None
         #: Where the disks of VMs lie, as the newest capture began to look for them.
         self.survey: VmSurvey | None = None

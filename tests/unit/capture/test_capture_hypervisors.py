@@ -12,7 +12,7 @@ from recovery.capture.hypervisors import Libvirt, Proxmox
 from recovery.capture.proxmox import read_guests
 from recovery.capture.tree import Tree
 from recovery.commands import Completed, FakeRunner, use_runner
-from recovery.errors import CommandError
+from recovery.errors import CommandError, CommandTimeoutError
 from recovery.layout import VirtualMachine
 from tests.support.proxmox import lay_database
 
@@ -22,10 +22,10 @@ LIST = """\
          9 VM 9                 stopped    512                0.00 0         
        100 web                  running    4096              32.00 1234      
        101 a-name-that-is-longer-than-twenty running    2048               8.00 1240      
-       102 mail                 paused     2048               8.00 1250      
+       102 mail                 stopped    2048               8.00 0         
 """  # noqa: W291 - so it is printed
 STATES = {"9": "shut off", "100-web": "running", "101-a-name-that-is-longer-than-twenty": "running",
-          "102-mail": "paused"}  # fmt: skip
+          "102-mail": "shut off"}  # fmt: skip
 
 
 def said(text: str) -> Completed:
@@ -87,6 +87,15 @@ def test_what_qm_answers_is_a_number_or_an_error() -> None:
     failed = Completed(command, 255, "", "QEMU guest agent is not running\n")
     with use_runner(FakeRunner({command: failed})), pytest.raises(CommandError, match="agent is not running"):
         Proxmox().freeze("100-web", 5.0)
+    # An agent's error is printed, and qm ends well; a command that an agent has may be done yet.
+    error = said(
+        '{\n   "error" : {\n      "class" : "GenericError",\n      "desc" : "the agent is in frozen state"\n   }\n}\n'
+    )
+    with use_runner(FakeRunner({command: error})), pytest.raises(CommandError, match="the agent is in frozen state"):
+        Proxmox().freeze("100-web", 5.0)
+    slow = Completed(command, 255, "", "VM 100 qmp command 'guest-fsfreeze-freeze' failed - got timeout\n")
+    with use_runner(FakeRunner({command: slow})), pytest.raises(CommandTimeoutError):
+        Proxmox().freeze("100-web", 5.0)
     assert Proxmox().thaw_command("100-web") == ["qm", "guest", "cmd", "100", "fsfreeze-thaw"]
 
 
@@ -95,3 +104,15 @@ def test_a_vm_without_a_state_is_nobodys() -> None:
         vm = VirtualMachine(name="100-web", uuid="u", state="running", manager=hypervisor.manager)
         assert hypervisor.manager == manager and hypervisor.key(vm) in ("u", "100-web")
         assert not hypervisor.key(msgspec.structs.replace(vm, state="unknown"))
+
+
+def test_who_is_suspended_to_disk() -> None:
+    vm = VirtualMachine(name="100-web", manager="proxmox", definition="name: web\n")
+    asleep = msgspec.structs.replace(
+        vm, definition="lock: suspended\nvmstate: local:100/vm-100-state.raw\nname: web\n"
+    )
+    assert Proxmox().asleep(asleep, "shut off") and not Proxmox().asleep(asleep, "running")
+    assert not Proxmox().asleep(vm, "shut off")
+    in_snapshot = msgspec.structs.replace(vm, definition="name: web\n[before]\nvmstate: local:100/vm-100-state.raw\n")
+    assert not Proxmox().asleep(in_snapshot, "shut off")
+    assert Libvirt().asleep(vm, "saved") and not Libvirt().asleep(vm, "shut off")
