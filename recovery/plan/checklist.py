@@ -16,7 +16,7 @@ class Check:
     """A check of the step whose id is, or begins with, ``step``. ``codes`` are the problems it can find; ``asks``:
     it needs asking; ``devices``: it is about disks of this machine, not about image files; ``writes`` True: only where
     disks are restored, False: only where they are repaired; ``rare``: about what few hosts have, and told where it has
-    something to tell."""
+    something to tell, or (``secret``) where a passphrase was given."""
 
     step: str
     title: str
@@ -25,6 +25,7 @@ class Check:
     devices: bool = False
     writes: bool | None = None
     rare: bool = False
+    secret: bool = False
 
 
 CHECKS: tuple[Check, ...] = (
@@ -48,9 +49,9 @@ CHECKS: tuple[Check, ...] = (
     Check("adapt", "everything it starts from is restored", ("disk-not-restored", "adapt-needs-device"), writes=True),
     Check("adapt", "RAID arrays get the disks that they need", ("md-degraded", "md-incomplete"), writes=True),
     Check("adapt", "what is encrypted can be opened",
-          ("luks-secret-missing", "luks-not-adapted", "luks-memory", "luks-key-stays")),
+          ("luks-secret-missing", "luks-not-adapted", "luks-memory", "luks-key-stays"), rare=True, secret=True),
     Check("adapt", "no session of the host sleeps in swap", ("hibernated",), rare=True),
-    Check("adapt", "the passphrase opens it", ("luks-secret-wrong",), asks=True),
+    Check("adapt", "the passphrase opens it", ("luks-secret-wrong",), asks=True, rare=True, secret=True),
     Check("adapt", "the same processor architecture", ("architecture-differs",), devices=True, writes=True),
     Check("adapt", "a boot loader for this machine's firmware",
           ("gpt-converted", "gpt-refused",
@@ -83,7 +84,7 @@ def checks_of(plan: RestorePlan, step: str) -> list[tuple[Check, State, tuple[Pr
         if (check.codes == ("no-room",) and not files) or check.writes == (not plan.choices.restore):
             continue
         problems = tuple(problem for problem in plan.problems if problem.code in check.codes)
-        if check.rare and not problems:
+        if check.rare and not problems and not (check.secret and plan.choices.luks_secret):
             continue
         found.append((check, _state(plan, check, problems), problems))
     return found

@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+#: Reads at once that a restore begins with, and from a server that is this many seconds away (there and back).
+_READERS, _FAR_READERS, _FAR = 3, 8, 0.005
+
+
 class _Page(msgspec.Struct, frozen=True):
     objects: list[ObjectInfo]
     next: str = ""
@@ -50,9 +54,6 @@ class HttpStore:
     with CancelledError. AccessError carries the server's own words. With ``plain_packs`` packs are read by plain HTTP,
     see ``http_plain``; ``surest`` is the same store without that.
     """
-
-    #: See ``failover.first_readers``.
-    readers = 3
 
     def __init__(
         self,
@@ -75,6 +76,12 @@ class HttpStore:
         if plain_packs:
             self.surest = copy.copy(self)
             self._plain = PlainReads(self.transport)
+
+    @property
+    def readers(self) -> int:
+        """See ``failover.first_readers``. A far server gives little to a connection that has just begun, and it takes
+        a second to find that out."""
+        return _FAR_READERS if self.transport.round_trip > _FAR else _READERS
 
     def attended(
         self, on_retry: RetryListener, cancel: threading.Event, patience: float | None = None

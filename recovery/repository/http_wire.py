@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
+import struct
 import warnings
 from typing import Any
 
@@ -28,6 +30,10 @@ from recovery.errors import (
 warnings.filterwarnings("ignore", category=urllib3.exceptions.SystemTimeWarning)
 
 
+#: include/uapi/linux/tcp.h, struct tcp_info: up to tcpi_rtt, in microseconds.
+_TCP_INFO = struct.Struct("68xI")
+
+
 class PinnedAdapter(HTTPAdapter):
     """Uses our TLS context, and keeps requests from adding its own CA bundle to it."""
 
@@ -49,6 +55,19 @@ def body_of(response: requests.Response) -> Any:
     """What to readinto() from: http.client's response, which fills the buffer without a copy (urllib3's makes one)."""
     inner = getattr(response.raw, "_fp", None)
     return inner if hasattr(inner, "readinto") else response.raw
+
+
+def round_trip_of(response: requests.Response) -> float:
+    """Seconds from a packet to its acknowledgement, as the kernel measures them on the connection that the response
+    comes by; 0 where that is not known."""
+    connection = getattr(getattr(response.raw, "_connection", None), "sock", None)
+    if connection is None:
+        return 0.0
+    try:
+        facts = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        return float(_TCP_INFO.unpack(facts)[0]) / 1e6
+    except (OSError, struct.error):
+        return 0.0
 
 
 def error_of(status: int, body: bytes) -> RekindleError:

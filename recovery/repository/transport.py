@@ -23,7 +23,7 @@ from recovery.errors import (
 )
 from recovery.repository.attention import DEFAULT_PATIENCE, RetryListener
 from recovery.repository.http_attempt import Broken, Failed, Request, check_range, read_all
-from recovery.repository.http_wire import PinnedAdapter, body_of, cause_of, error_of
+from recovery.repository.http_wire import PinnedAdapter, body_of, cause_of, error_of, round_trip_of
 from recovery.repository.tls import CONNECT_SECONDS, Trust, connection_context, explain, parse_url
 
 #: Seconds to wait for the next byte: a server may be syncing 64 MiB to a slow disk.
@@ -75,6 +75,8 @@ class Transport:
         self._patience = patience
         self._on_retry = on_retry
         self._cancel = cancel or threading.Event()
+        #: Seconds to the server and back, as the newest small answer came; 0: not known yet.
+        self.round_trip = 0.0
         self._local = threading.local()
         #: Weak: a thread that ends takes its connection along.
         self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
@@ -197,6 +199,7 @@ class Transport:
                 error = error_of(response.status_code, report)
                 raise Failed(response.status_code, error, float(wait) if wait.isdigit() else 0.0)
             if into is None:
+                self.round_trip = round_trip_of(response) or self.round_trip
                 return Reply(response.status_code, response.headers, read_all(response, request.method))
             check_range(response, request, len(into))
             source = body_of(response)

@@ -85,8 +85,10 @@ def test_a_restore_over_a_far_slow_link(tmp_path: Path) -> None:
                 store = HttpStore(rig.url, trust=Trust(plain=True), tokens=rig.session("restore"), patience=20)
                 repository = Repository(store, rig.local.file, rig.local.keys)
                 out = tmp_path / "out.raw"
+                assert store.readers == 3, "nothing is known of the way yet"
                 options = RestoreOptions(verify_all=True, request=2 * MIB)
                 report = restore_disk(repository, point, "disk1", str(out), ignore, threading.Event(), options)
+                assert 0.03 <= store.transport.round_trip < 0.5 and store.readers == 8
                 store.close()
             assert report.root_matched
             assert out.read_bytes() == data
