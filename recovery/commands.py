@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from recovery.errors import CommandError, CommandTimeoutError
+from recovery.errors import CommandError
 
 log = logging.getLogger("rekindle.commands")
 
@@ -92,7 +92,7 @@ def run_real(
             f"The program '{argv[0]}' may not be run: {error.strerror}.", hint="Run as root."
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise CommandTimeoutError(
+        raise CommandError(
             f"'{shlex.join(argv)}' did not end within {timeout:.0f} seconds and was stopped.",
             hint="A disk or a network that hangs is the usual reason; see the log.",
         ) from error

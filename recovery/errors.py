@@ -104,10 +104,6 @@ class CommandError(RekindleError):
     exit_code = 10
 
 
-class CommandTimeoutError(CommandError):
-    """It did not end in time and was stopped. What it asked of somebody else may be done nevertheless."""
-
-
 class PlanRefusedError(RekindleError):
     """The plan has problems that forbid the first write."""
 

@@ -131,8 +131,8 @@ class Maker:
         try:
             point = self._capture(request, cancel, _HELD)
         except NotStillError as error:
-            if error.written > self._limits.memory:
-                raise  # with all of it in memory, too, a freeze would have to read more than it may
+            if error.hopeless:
+                raise
             again = f"{error.message} Once more, with more memory."
             self._listener(Message(text=again, level="warning", step="keyframe"))
             point = self._capture(request, cancel, _MOST_HELD)

@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 
 from recovery.commands import run
-from recovery.errors import CommandError, CommandTimeoutError
+from recovery.errors import CommandError
 from recovery.guestconf import current, options
 from recovery.layout import Manager, VirtualMachine
 
@@ -16,12 +16,20 @@ _URI = "qemu:///system"
 _CHANNEL = "org.qemu.guest_agent.0"
 #: Seconds for a list of guests. ``qm`` is a large Perl program.
 _PATIENCE = 10.0
-#: What ``qm`` says when it does not wait any longer for an agent that has the command.
-_MAY_COME = re.compile(r"got timeout|timed out")
+#: What is said of a freeze that was not begun: no agent that runs, or somebody else holds the guest frozen.
+_REFUSED = re.compile(
+    r"not connected|not running|not configured|not installed|not be started|frozen state|has been disabled",
+    re.IGNORECASE,
+)
+_ASLEEP = "it is suspended to disk"
 #: A row of ``qm list``: number, name, state. A VM without a name is called "VM 100".
 _ROW = re.compile(r"\s*(\d+)\s+(VM \d+|\S+)\s+(\S+)\s")
 #: Whether a backup of Proxmox' own may freeze the guest; what the setting was called in earlier releases.
 _FREEZES = ("freeze-fs", "freeze-fs-on-backup", "guest-fsfreeze")
+
+
+class GuestRefusedError(CommandError):
+    """A guest is not frozen by us, and will not be."""
 
 
 class Hypervisor(ABC):
@@ -43,8 +51,8 @@ class Hypervisor(ABC):
         """By key: ``running``, ``shut off``, or another word. Who is missing is not known. Raises CommandError."""
 
     @abstractmethod
-    def asleep(self, vm: VirtualMachine, state: str) -> bool:
-        """Whether a VM of this state is suspended to disk: then its disks are those of one that runs."""
+    def asleep(self, vm: VirtualMachine, state: str) -> str:
+        """Why the disks of a VM in this ``state``, which does not run, are those of one that does; else empty."""
 
     @abstractmethod
     def refusal(self, vm: VirtualMachine) -> str:
@@ -63,16 +71,14 @@ class Hypervisor(ABC):
         """How many filesystems the answer of either command names. Raises CommandError."""
 
     def freeze(self, key: str, seconds: float) -> int:
-        """Freeze a guest within ``seconds``: how many filesystems. Raises CommandTimeoutError where the freeze may
-        come yet, another CommandError where it will not."""
+        """Freeze a guest within ``seconds``: how many filesystems. Raises GuestRefusedError, or another CommandError:
+        then the guest may be frozen, now or later."""
         try:
             return self.count(run(self.freeze_command(key), timeout=seconds).stdout)
-        except CommandTimeoutError:
-            raise
         except CommandError as error:
-            if _MAY_COME.search(error.message):
-                raise CommandTimeoutError(error.message, hint=error.hint) from error
-            raise
+            if isinstance(error, GuestRefusedError) or not _REFUSED.search(error.message):
+                raise
+            raise GuestRefusedError(error.message, hint=error.hint) from error
 
     def thaw(self, key: str, seconds: float) -> int:
         """Thaw it within ``seconds``: how many. Raises CommandError."""
@@ -101,9 +107,9 @@ class Libvirt(Hypervisor):
         done = run(["virsh", "-r", "-c", _URI, "list", *which, "--uuid"], timeout=_PATIENCE)
         return {line.strip() for line in done.stdout.splitlines() if line.strip()}
 
-    def asleep(self, vm: VirtualMachine, state: str) -> bool:
+    def asleep(self, vm: VirtualMachine, state: str) -> str:
         """See Hypervisor."""
-        return state == "saved"
+        return _ASLEEP if state == "saved" else ""
 
     def refusal(self, vm: VirtualMachine) -> str:
         """See Hypervisor."""
@@ -145,10 +151,15 @@ class Proxmox(Hypervisor):
                 found[key] = "shut off" if row[3] == "stopped" else row[3]
         return found
 
-    def asleep(self, vm: VirtualMachine, state: str) -> bool:
-        """See Hypervisor. ``qm suspend --todisk`` leaves its mark in the VM's configuration."""
+    def asleep(self, vm: VirtualMachine, state: str) -> str:
+        """See Hypervisor. ``qm suspend --todisk`` leaves its mark in the VM's configuration, which is as old as the
+        inventory."""
+        if state != "shut off":
+            return ""
         facts = current(vm.definition)
-        return state == "shut off" and ("vmstate" in facts or facts.get("lock") == "suspended")
+        if "vmstate" in facts or facts.get("lock") == "suspended":
+            return _ASLEEP
+        return "" if vm.state == "shut off" else "it was stopped, or suspended to disk, since the last keyframe"
 
     def refusal(self, vm: VirtualMachine) -> str:
         """See Hypervisor. The option is ``agent: 1`` or ``agent: enabled=1,freeze-fs=0``."""
@@ -171,11 +182,10 @@ class Proxmox(Hypervisor):
         """See Hypervisor."""
         if said.strip().isdecimal():
             return int(said)
-        words = " ".join(said.split())
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            # An agent's error: qm prints it and ends well.
-            words = str(json.loads(said)["error"]["desc"])
-        raise CommandError(f"'qm guest cmd' said '{words[:200]}' instead of a number")
+            # qm prints an agent's error and ends well. An agent that fails to freeze thaws what it froze.
+            raise GuestRefusedError(f"its guest agent said: {json.loads(said)['error']['desc']}")
+        raise CommandError(f"'qm guest cmd' said '{' '.join(said.split())[:80]}' instead of a number")
 
 
 def _guest(key: str) -> list[str]:

@@ -30,8 +30,9 @@ from recovery.errors import (
 warnings.filterwarnings("ignore", category=urllib3.exceptions.SystemTimeWarning)
 
 
-#: include/uapi/linux/tcp.h, struct tcp_info: up to tcpi_rtt, in microseconds.
-_TCP_INFO = struct.Struct("68xI")
+#: include/uapi/linux/tcp.h, struct tcp_info: up to tcpi_min_rtt (Linux 4.6), in microseconds. The least of all, for
+#: the others have the time in them that a peer waits with an acknowledgement.
+_TCP_INFO = struct.Struct("148xI")
 
 
 class PinnedAdapter(HTTPAdapter):
@@ -58,8 +59,8 @@ def body_of(response: requests.Response) -> Any:
 
 
 def round_trip_of(response: requests.Response) -> float:
-    """Seconds from a packet to its acknowledgement, as the kernel measures them on the connection that the response
-    comes by; 0 where that is not known."""
+    """The fewest seconds from a packet to its acknowledgement, as the kernel measures them on the connection that the
+    response comes by; 0 where that is not known."""
     connection = getattr(getattr(response.raw, "_connection", None), "sock", None)
     if connection is None:
         return 0.0

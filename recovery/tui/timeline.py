@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import groupby
 
 from recovery.format.point import Point, PointSummary
@@ -108,28 +109,20 @@ class Timeline:
         utc = f"{'in UTC':<10}" if self._shifted else ""
         return f"    {'Time':<{len(f'{here:{self._clock}}')}} {utc}{'Age':<14} {'Consistency':<11} Changed"
 
-    @property
+    @cached_property
     def _clock(self) -> str:
         """With seconds where two points share a minute."""
-        known: str | None = self.__dict__.get("clock")
-        if known is None:
-            minutes = [point.created // 60 for point in self.points]
-            known = "%H:%M:%S %Z" if len(set(minutes)) < len(minutes) else "%H:%M %Z"
-            object.__setattr__(self, "clock", known)
-        return known
+        minutes = [point.created // 60 for point in self.points]
+        return "%H:%M:%S %Z" if len(set(minutes)) < len(minutes) else "%H:%M %Z"
 
     @property
     def _shifted(self) -> bool:
         """Whether local time is another than UTC, at the newest or the oldest point."""
         return any(_here(point.created).utcoffset() for point in self.points[:: max(1, len(self.points) - 1)])
 
-    @property
+    @cached_property
     def _places(self) -> dict[str, int]:
-        known: dict[str, int] | None = self.__dict__.get("places")
-        if known is None:
-            known = {point.id: index for index, point in enumerate(self.points)}
-            object.__setattr__(self, "places", known)
-        return known
+        return {point.id: index for index, point in enumerate(self.points)}
 
     def jump(self, id: str, unit: str, direction: int) -> str:
         """The newest point of the next ``day`` or ``hour`` that has one: ``direction`` -1 back in time, 1 forth."""

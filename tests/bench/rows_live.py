@@ -52,8 +52,8 @@ def capture_live(bench: Bench) -> Row:
         "The agent is the real command in a process of its own, which stores at our server over TLS; both share the "
         "machine with what they are measured beside. CPU-seconds have the processes that it starts; the eBPF program "
         "runs in the writers' time and shows in fio's figures.",
-        f"fio: 4 KiB random writes, queue depth 16, {scale.pairs} turns of {scale.seconds:g} s each; losses are "
-        f"medians of the turns' own ratios.",
+        f"fio: 4 KiB random writes, queue depth 16, {scale.pairs} turns of {scale.seconds:g} s each "
+        f"({scale.interval:g} s with points); losses are medians of the turns' own ratios.",
         "Web + database load: tests/bench/trace.py. For stored bytes a minute's writes are played at once and a point "
         "is made after them; for freezes the load runs at ten times its pace over a table of 32 MiB; for CPU at its "
         "own.",

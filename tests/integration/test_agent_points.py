@@ -198,7 +198,7 @@ def test_a_host_that_writes_more_than_a_freeze_may_read_is_not_asked_twice(
     def restless(*words: Any) -> Point:
         session = words[3]
         held.append(session.limits.held)
-        raise NotStillError("Too much is written.", hint="", written=session.limits.memory + 1)
+        raise NotStillError("Too much is written.", hint="", hopeless=True)
 
     monkeypatch.setattr(points, "capture_live", restless)
     with pytest.raises(NotStillError):

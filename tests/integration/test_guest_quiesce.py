@@ -25,7 +25,7 @@ from recovery.capture.live.rawvolumes import RawVolume
 from recovery.capture.live.session import LiveSession
 from recovery.capture.request import CaptureRequest
 from recovery.commands import Completed, run_real, use_runner
-from recovery.errors import CommandError, CommandTimeoutError
+from recovery.errors import CommandError
 from recovery.events import ignore
 from recovery.layout import VirtualMachine
 from recovery.repository.index import SqliteIndex
@@ -87,10 +87,12 @@ class Libvirt:
             if answer == "hangs":
                 # As libvirt does: the client is killed, the command stays on its way to the guest.
                 self.frozen.add(guest)
-                raise CommandTimeoutError(f"'virsh' did not end within {timeout:.0f} seconds and was stopped.")
+                raise CommandError(f"'virsh' did not end within {timeout:.0f} seconds and was stopped.")
             if answer == "refuses":
                 return Completed(words, 1, "", "error: QEMU guest agent is not connected")
             self.frozen.add(guest)
+            if answer == "breaks":
+                return Completed(words, 1, "", "error: End of file while reading data: Input/output error")
             return f"Froze {2 if answer == 'thaws itself' else answer} filesystem(s)"
         assert words[3] == "domfsthaw"
         self.frozen.discard(guest)
@@ -129,8 +131,8 @@ class Qm:
         return Completed(tuple(argv), 0, f"{self.guests[number]}\n")
 
 
-def pve(name: str, *, agent: str = "agent: 1") -> VirtualMachine:
-    return VirtualMachine(name=name, state="running", manager="proxmox", definition=f"{agent}\n")
+def pve(name: str, *, agent: str = "agent: 1", state: str = "running") -> VirtualMachine:
+    return VirtualMachine(name=name, state=state, manager="proxmox", definition=f"{agent}\n")
 
 
 def test_each_guest_has_the_consistency_that_was_proven() -> None:
@@ -175,6 +177,19 @@ def test_each_guest_has_the_consistency_that_was_proven() -> None:
     assert [each.state for each in with_consistency([vm("off", 6, state="shut off")], quiescer.found)] == ["running"]
 
 
+def test_a_guest_is_thawed_though_its_freeze_failed_or_found_nothing_to_freeze() -> None:
+    """libvirt is restarted while the command is under way; hooks ran though no filesystem could be frozen."""
+    libvirt, told = Libvirt({uuid(1): "breaks", uuid(2): 0}), list[str]()
+    quiescer = GuestQuiescer([vm("one", 1), vm("two", 2)], GuestLimits(hold=100.0, late=0.0), told.append)
+    with use_runner(libvirt):
+        quiescer.before()
+        assert libvirt.frozen == {uuid(1), uuid(2)}
+        quiescer.after()
+    assert not libvirt.frozen and len(told) == 2
+    assert {how.consistency for how in quiescer.found.values()} == {"crash"}
+    assert "End of file" in quiescer.found["libvirt", "one"].why
+
+
 def test_who_is_started_during_the_freeze_is_not_offline() -> None:
     libvirt, told = Libvirt({}, off={uuid(1), uuid(2)}), list[str]()
     quiescer = GuestQuiescer([vm("one", 1), vm("two", 2)], GuestLimits(), told.append)
@@ -209,8 +224,8 @@ def test_without_libvirt_all_are_as_after_a_power_cut() -> None:
 def test_guests_of_proxmox_beside_those_of_a_libvirt_that_is_down() -> None:
     qm = Qm({"100": 2, "101": "refuses", "102": 1}, {"100-web", "101-mail", "102-dumb"}, {"103-old"})
     told = list[str]()
-    vms = [pve("100-web"), pve("101-mail"), pve("102-dumb", agent="agent: 0"), pve("103-old"), pve("104-gone"),
-           vm("libvirts", 1), msgspec.structs.replace(pve("200-box"), manager="proxmox-container")]  # fmt: skip
+    vms = [pve("100-web"), pve("101-mail"), pve("102-dumb", agent="agent: 0"), pve("103-old", state="shut off"),
+           pve("104-gone"), vm("libvirts", 1), msgspec.structs.replace(pve("200-box"), manager="proxmox-container")]  # fmt: skip
     quiescer = GuestQuiescer(vms, GuestLimits(answer=60.0, hold=100.0), told.append)
     for _ in range(2):
         with use_runner(qm):

@@ -13,8 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from recovery.capture.tracking import kernel
+from recovery.capture.tracking.btf import kernel_types
 from recovery.capture.tracking.ebpf import EbpfTracker
 from recovery.capture.tracking.model import Tracker
+from recovery.capture.tracking.program import (
+    CONTROL_BYTES,
+    LOG_ENTRIES,
+    MAX_DISKS,
+    STRUCTURES,
+    TRACEPOINT,
+    Maps,
+    marking_program,
+)
 from recovery.capture.tracking.tracefs import TracefsTracker
 from recovery.capture.tracking.witness import tracked_disk
 from tests.integration.capture_images import MIB, sh, sparse
@@ -124,3 +135,20 @@ def test_a_device_that_is_not_what_it_was_is_doubted(tmp_path: Path) -> None:
         subprocess.run(["losetup", "-d", device], check=False)
         with open("/dev/loop-control", "rb") as control, contextlib.suppress(OSError):
             fcntl.ioctl(control, LOOP_CTL_REMOVE, number)
+
+
+def test_many_disks_cost_the_kernels_verifier_no_more_than_one() -> None:
+    offsets, tracepoint = kernel_types(Path("/sys/kernel/btf/vmlinux").read_bytes(), STRUCTURES, TRACEPOINT)
+    control, bits, log = (kernel.array_map(*each) for each in ((CONTROL_BYTES, 1), (4096, 200), (16, 2 * LOG_ENTRIES)))
+    maps, descriptors = Maps(control, bits, log, elements=100, shift=3), [control, bits, log]
+    looked_at = []
+    try:
+        for count in (1, MAX_DISKS):
+            code = marking_program(0, maps, offsets, [(259, minor) for minor in range(count)])
+            descriptors.append(kernel.load(code, "rekindle_test", tracepoint))
+            facts = Path(f"/proc/self/fdinfo/{descriptors[-1]}").read_text().split()
+            looked_at.append(int(facts[facts.index("verified_insns:") + 1]) if "verified_insns:" in facts else 0)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    assert looked_at[1] <= 2 * looked_at[0], "the limit is a million"

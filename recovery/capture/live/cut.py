@@ -31,8 +31,8 @@ _SHARE = 0.3
 #: Times that the rest is read again when something wrote meanwhile, under one freeze.
 _ROUNDS = 4
 #: A pass that leaves more than this much of the pass before it does not shrink the rest. So many in a row end the
-#: pre-copy where the rest is at most ``_NEAR`` times what a freeze may read; else one does: the host pays for each.
-_SHRINKING, _STUCK, _NEAR = 0.9, 3, 2.0
+#: pre-copy where the rest is at most ``_NEAR`` times what a freeze may read, else so many: the host pays for each.
+_SHRINKING, _STUCK, _NEAR, _STUCK_FAR = 0.9, 3, 2.0, 2
 #: Of the time that is left of a freeze, how much may be spent on looking at where files lie.
 _LOOKING = 0.5
 _STEP = "capture"
@@ -181,7 +181,7 @@ class _Cut:
             if excess <= 1.0:
                 return
             stuck = stuck + 1 if before is not None and rest > before * _SHRINKING else 0
-            if stuck >= (_STUCK if excess <= _NEAR else 1):
+            if stuck >= (_STUCK if excess <= _NEAR else _STUCK_FAR):
                 break
             before = rest
         raise NotStillError(
@@ -189,8 +189,13 @@ class _Cut:
             f"{self._limits.freeze * 1000:.0f} ms allow.",
             hint="Capture when less is written, allow a longer freeze, or capture snapshots. Nothing was stored as "
             "a point: without a freeze it would not be consistent.",
-            written=sum(extents.bytes for extents in self._tracker.peek().values()),
+            # Then more chunks in memory, of which blocks are read, do not help either.
+            hopeless=self._written() > _SHRINKING * self._passes[-1].bytes,
         )
+
+    def _written(self) -> int:
+        """Bytes of blocks that were written since the last pass began."""
+        return sum(extents.bytes for extents in self._tracker.peek().values())
 
     def _freeze(self) -> _Attempt:
         with surrounded(self._beside):

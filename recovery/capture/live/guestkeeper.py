@@ -1,9 +1,10 @@
 """The process that thaws guests, whatever becomes of the agent that quiesced them. Stands alone: no imports of ours.
 
-Run as ``python -I -S guestkeeper.py HOLD LATE COMMANDS``; a socket is descriptor 0. A line ``left NUMBER...`` on it
-says which guests may be frozen still; none: it ends. Without a line, after HOLD seconds, or when the other end is
-gone, that is all of them. COMMANDS is a JSON array with the words of each guest's thaw; each is run until it has
-succeeded later than LATE seconds after that moment: before, a freeze that was under way may come after the thaw.
+Run as ``python -I -S guestkeeper.py HOLD LATE COMMANDS``; a socket is descriptor 0. A line ``watch NUMBER...`` on it
+says which guests may be frozen, all of them until then; ``left NUMBER...`` that the freeze is over and which may be
+frozen still; none: it ends. After ``left``, after HOLD seconds, or when the other end is gone it thaws them. COMMANDS
+is a JSON array with the words of each guest's thaw; each is run until it has succeeded later than LATE seconds after
+that moment: before, a freeze that was under way may come after the thaw.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import time
 from pathlib import Path
 
 #: Seconds: how long it goes on trying (as long as Proxmox lets a guest take to freeze), the pause between two tries,
-#: at first and after LATE, and what one may take (Proxmox' own thaw: three minutes, for a guest's programs are told).
-_UNTIL, _PAUSE, _LONG_PAUSE, _PATIENCE = 3600.0, 2.0, 15.0, 180.0
+#: at first and after LATE, and what one may take: the first one, for which other guests wait, and a later one
+#: (Proxmox' own thaw: three minutes, for a guest's programs are told).
+_UNTIL, _PAUSE, _LONG_PAUSE, _FIRST, _PATIENCE = 3600.0, 2.0, 15.0, 20.0, 180.0
 #: At once: each is a process of its host, of Proxmox' a large one.
 _AT_ONCE = 4
 
@@ -44,11 +46,12 @@ class Keeper:
 
     def _thaw(self, number: int) -> None:
         begun = time.monotonic()
-        final = begun + self._late
+        final, patience = begun + self._late, _FIRST
         while number in self.left and time.monotonic() < begun + _UNTIL:
             with self._slots:
                 tried = time.monotonic()
-                done = attempt(self._commands[number])
+                done = attempt(self._commands[number], patience)
+            patience = _PATIENCE
             if done and tried >= final:
                 return
             if done:
@@ -57,7 +60,7 @@ class Keeper:
                 time.sleep(_PAUSE if tried < final else _LONG_PAUSE)
 
 
-def attempt(words: list[str]) -> bool:
+def attempt(words: list[str], seconds: float) -> bool:
     """Whether a guest's agent said that it thawed. ``qm`` ends well with an agent's error, too, which it prints."""
     try:
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -66,7 +69,7 @@ def attempt(words: list[str]) -> bool:
     with contextlib.suppress(OSError):
         Path(f"/proc/{process.pid}/oom_score_adj").write_text("0")
     try:
-        said, _ = process.communicate(timeout=_PATIENCE)
+        said, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # it may wait for a disk: nobody waits for it
@@ -75,17 +78,18 @@ def attempt(words: list[str]) -> bool:
     return process.returncode == 0 and b'"error"' not in said
 
 
-def heard(line: socket.socket, seconds: float) -> set[int] | None:
-    """The numbers that are left, None when nothing was said in time. Raises EOFError when the other end is gone."""
+def heard(line: socket.socket, seconds: float) -> list[tuple[str, set[int]]]:
+    """The lines that came in time: a word and the numbers of guests. Raises EOFError when the other end is gone."""
     if not select.select([line], [], [], max(0.0, seconds))[0]:
-        return None
+        return []
     try:
         data = line.recv(65536)
     except OSError:
         data = b""
     if not data.endswith(b"\n"):
         raise EOFError
-    return {int(word) for word in data.split()[1:]}
+    lines = [text.split() for text in data.decode().splitlines()]
+    return [(word, set(map(int, numbers))) for word, *numbers in lines]
 
 
 def main() -> None:
@@ -97,15 +101,17 @@ def main() -> None:
     os.chdir("/proc")
     line, keeper = socket.socket(fileno=0), Keeper(json.loads(sys.argv[3]), float(sys.argv[2]))
     line.sendall(b"ready\n")
+    deadline, over = time.monotonic() + float(sys.argv[1]), False
     with contextlib.suppress(EOFError):
-        left = heard(line, float(sys.argv[1]))
-        keeper.left = keeper.left if left is None else left
+        while not over and (left := deadline - time.monotonic()) > 0:
+            for word, numbers in heard(line, left):
+                keeper.left, over = numbers, word == "left"
     threads = keeper.start()
     # Who holds too long may come to it yet: then what it thawed itself is left alone.
     with contextlib.suppress(EOFError):
         while any(thread.is_alive() for thread in threads):
-            left = heard(line, 1.0)
-            keeper.left = keeper.left if left is None else left
+            for _, numbers in heard(line, 1.0):
+                keeper.left &= numbers
     for thread in threads:
         thread.join()
 

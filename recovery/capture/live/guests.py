@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from recovery.capture.hypervisors import HYPERVISORS, Hypervisor
+from recovery.capture.hypervisors import HYPERVISORS, GuestRefusedError, Hypervisor
 from recovery.capture.live.guestclass import GuestName, Quiesced
 from recovery.capture.live.watchdog import Watchdog
-from recovery.errors import CommandError, CommandTimeoutError
+from recovery.errors import CommandError
 from recovery.layout import Manager, VirtualMachine
 
 #: Seconds: a guest whose agent did not answer is not asked again for so long, or it would delay every minute.
@@ -58,6 +58,10 @@ class _Guest:
         return self.vm.manager, self.vm.name
 
 
+class _TooLate(GuestRefusedError):
+    """It was not asked: those before it took all the time."""
+
+
 class GuestQuiescer:
     """A Beside. ``found`` is how each VM was in the last freeze."""
 
@@ -75,13 +79,15 @@ class GuestQuiescer:
         self._guests = [_Guest(which, key, vm) for which, vm in known if (key := which.key(vm))]
         self._limits, self._tell, self._memory = limits, tell, memory or GuestMemory()
         self._watchdog = Watchdog()
-        #: Guests that may be frozen -> how many filesystems their agent froze; None: it may do so yet.
+        #: Those that the watchdog knows by their places here; and of them those that may be frozen, with how many
+        #: filesystems their agent froze: None: it did not say, and may do so yet.
+        self._watched: list[_Guest] = []
         self._asked: dict[_Guest, int | None] = {}
         self.found: dict[GuestName, Quiesced] = {}
 
     def before(self) -> None:
         """Freeze the guests that run and have an agent."""
-        self.found, self._asked = {}, {}
+        self.found, self._asked, self._watched = {}, {}, []
         told = self._states(self._guests)
         wanted = [guest for guest in self._guests if self._may_be_asked(guest, told)]
         if not wanted:
@@ -92,18 +98,23 @@ class GuestQuiescer:
             self._tell(f"No VM was quiesced: {why}.")
             self.found.update({guest.name: Quiesced("crash", why, "running") for guest in wanted})
             return
-        self._asked = dict.fromkeys(wanted)
+        self._watched, self._asked = wanted, dict.fromkeys(wanted)
         end = time.monotonic() + self._limits.answer
         for guest, count, error in self._each(wanted, lambda guest: self._freeze(guest, end)):
             self._asked[guest] = count
+            if isinstance(error, GuestRefusedError):
+                # It has no agent that runs, or somebody else holds it frozen, which is not for us to end.
+                del self._asked[guest]
             if not count:
                 why = error.message.rstrip(".") if error else "its guest agent froze no filesystem"
-                self._memory.silent[guest.name] = time.monotonic()
+                if not isinstance(error, _TooLate):
+                    self._memory.silent[guest.name] = time.monotonic()
                 self.found[guest.name] = Quiesced("crash", why, "running")
                 self._tell(f"The VM '{guest.vm.name}' could not be quiesced: {why}.")
-            if error and not isinstance(error, CommandTimeoutError):
-                # Refused: it has no agent that runs, or somebody else holds it frozen, which is not for us to end.
-                self._asked[guest] = 0
+        self._watchdog.watch(self._places(self._asked))
+
+    def _places(self, guests: Iterable[_Guest]) -> list[int]:
+        return sorted(map(self._watched.index, guests))
 
     def _states(self, guests: Sequence[_Guest]) -> dict[Manager, dict[str, str] | str]:
         """What each hypervisor of these guests says of them by key; a text is why it says nothing."""
@@ -128,8 +139,8 @@ class GuestQuiescer:
             self.found[guest.name] = Quiesced("crash", states)
             return False
         state = states.get(guest.key, "")
-        if guest.hypervisor.asleep(guest.vm, state):
-            found = Quiesced("crash", "it is suspended to disk", state)
+        if why := guest.hypervisor.asleep(guest.vm, state):
+            found = Quiesced("crash", why, state)
         elif state == "shut off":
             found = Quiesced("offline", "", state)
         elif state != "running":
@@ -151,9 +162,7 @@ class GuestQuiescer:
         asked, self._asked = self._asked, {}
         left = set(asked)
         try:
-            # Who refused is not frozen by us.
-            thawing = [guest for guest, count in asked.items() if count != 0]
-            for guest, count, error in self._each(thawing, lambda guest: self._thaw(guest, asked[guest])):
+            for guest, count, error in self._each(list(asked), lambda guest: self._thaw(guest, asked[guest])):
                 frozen = asked[guest]
                 # Of two commands that are both under way the second may come first: only after an answer to the
                 # freeze is the answer to the thaw the last word.
@@ -167,9 +176,8 @@ class GuestQuiescer:
                     why = error.message.rstrip(".") if error else "it was thawed before the host was"
                     self.found[guest.name] = Quiesced("crash", why, "running")
                     self._tell(f"The VM '{guest.vm.name}' was not quiesced all the time: {why}.")
-            left -= {guest for guest, count in asked.items() if count == 0}
         finally:
-            self._watchdog.end(number for number, guest in enumerate(asked) if guest in left)
+            self._watchdog.end(self._places(left))
         self._look_again()
 
     def _look_again(self) -> None:
@@ -186,7 +194,7 @@ class GuestQuiescer:
         """How many filesystems its agent froze. Raises CommandError."""
         seconds = end - time.monotonic()
         if seconds <= 0:
-            raise CommandError("there was no time left for it")
+            raise _TooLate("there was no time left for it")
         return guest.hypervisor.freeze(guest.key, seconds)
 
     def _thaw(self, guest: _Guest, frozen: int | None) -> int:

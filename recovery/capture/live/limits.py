@@ -36,8 +36,8 @@ class DoubtError(DeviceError):
 
 class NotStillError(BusyError):
     """The disks did not come to rest: too much is written, or something writes past the frozen filesystems.
-    ``written``: bytes written during the last pass, which may be fewer than those that had to be read for them."""
+    ``hopeless``: as much was written during the last pass as it read."""
 
-    def __init__(self, message: str, hint: str, *, written: int = 0) -> None:
+    def __init__(self, message: str, hint: str, *, hopeless: bool = False) -> None:
         super().__init__(message, hint=hint)
-        self.written = written
+        self.hopeless = hopeless

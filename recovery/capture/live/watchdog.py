@@ -28,9 +28,9 @@ class Watchdog:
     def start(self, thaws: Sequence[Sequence[str]], hold: float, late: float) -> bool:
         """Watch over guests, of which each has the command that thaws it; whether that is so. ``hold`` and ``late``:
         ``GuestLimits``."""
-        self._line, theirs = socket.socketpair()
         words = [sys.executable, "-I", "-S", str(Path(guestkeeper.__file__).resolve()), str(hold), str(late)]
         try:
+            self._line, theirs = socket.socketpair()
             with theirs:
                 # Popen, not run(): it lives beside us. Its own session, so that no signal of a terminal ends it.
                 self._process = subprocess.Popen(
@@ -45,18 +45,25 @@ class Watchdog:
         self.end(())
         return False
 
-    def end(self, left: Iterable[int]) -> None:
-        """Only the guests with these numbers may be frozen still: it thaws those, and nobody waits for it."""
-        numbers = [str(number) for number in left]
+    def watch(self, numbers: Iterable[int]) -> None:
+        """Only the guests with these numbers may be frozen: it does not touch the others."""
+        self._say("watch", numbers)
+
+    def end(self, left: Sequence[int]) -> None:
+        """The freeze is over, and only these guests may be frozen still: it thaws those, and nobody waits for it."""
+        self._say("left", left)
         if self._line is not None:
-            with contextlib.suppress(OSError):
-                self._line.sendall(" ".join(["left", *numbers]).encode() + b"\n")
             self._line.close()
             self._line = None
         if self._process is not None:
-            if not numbers:
+            if not left:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(_END)
             self._others.append(self._process)
             self._process = None
         self._others = [process for process in self._others if process.poll() is None]
+
+    def _say(self, word: str, numbers: Iterable[int]) -> None:
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.sendall(" ".join([word, *map(str, numbers)]).encode() + b"\n")

@@ -87,7 +87,7 @@ class RestoreScreen(ConsoleScreen):
 
     def buttons(self) -> Iterable[Widget]:
         """Stop; what can be done after a failure stands on the screen that comes then."""
-        return (Action("Stop the restore", id="stop"),)
+        return (Action(f"Stop the {self.model.noun}", id="stop"),)
 
     def on_mount(self) -> None:
         """Catch up with the run and follow it."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from recovery.capture.hypervisors import Libvirt, Proxmox
+from recovery.capture.hypervisors import GuestRefusedError, Libvirt, Proxmox
 from recovery.capture.proxmox import read_guests
 from recovery.capture.tree import Tree
 from recovery.commands import Completed, FakeRunner, use_runner
-from recovery.errors import CommandError, CommandTimeoutError
+from recovery.errors import CommandError
 from recovery.layout import VirtualMachine
 from tests.support.proxmox import lay_database
 
@@ -91,11 +91,12 @@ def test_what_qm_answers_is_a_number_or_an_error() -> None:
     error = said(
         '{\n   "error" : {\n      "class" : "GenericError",\n      "desc" : "the agent is in frozen state"\n   }\n}\n'
     )
-    with use_runner(FakeRunner({command: error})), pytest.raises(CommandError, match="the agent is in frozen state"):
+    with use_runner(FakeRunner({command: error})), pytest.raises(GuestRefusedError, match="frozen state"):
         Proxmox().freeze("100-web", 5.0)
     slow = Completed(command, 255, "", "VM 100 qmp command 'guest-fsfreeze-freeze' failed - got timeout\n")
-    with use_runner(FakeRunner({command: slow})), pytest.raises(CommandTimeoutError):
+    with use_runner(FakeRunner({command: slow})), pytest.raises(CommandError) as caught:
         Proxmox().freeze("100-web", 5.0)
+    assert not isinstance(caught.value, GuestRefusedError)
     assert Proxmox().thaw_command("100-web") == ["qm", "guest", "cmd", "100", "fsfreeze-thaw"]
 
 
@@ -107,7 +108,7 @@ def test_a_vm_without_a_state_is_nobodys() -> None:
 
 
 def test_who_is_suspended_to_disk() -> None:
-    vm = VirtualMachine(name="100-web", manager="proxmox", definition="name: web\n")
+    vm = VirtualMachine(name="100-web", manager="proxmox", state="shut off", definition="name: web\n")
     asleep = msgspec.structs.replace(
         vm, definition="lock: suspended\nvmstate: local:100/vm-100-state.raw\nname: web\n"
     )
@@ -115,4 +116,6 @@ def test_who_is_suspended_to_disk() -> None:
     assert not Proxmox().asleep(vm, "shut off")
     in_snapshot = msgspec.structs.replace(vm, definition="name: web\n[before]\nvmstate: local:100/vm-100-state.raw\n")
     assert not Proxmox().asleep(in_snapshot, "shut off")
+    ran = msgspec.structs.replace(vm, state="running")
+    assert "since the last keyframe" in Proxmox().asleep(ran, "shut off")
     assert Libvirt().asleep(vm, "saved") and not Libvirt().asleep(vm, "shut off")
