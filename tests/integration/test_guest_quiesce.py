@@ -225,7 +225,8 @@ def test_guests_of_proxmox_beside_those_of_a_libvirt_that_is_down() -> None:
     qm = Qm({"100": 2, "101": "refuses", "102": 1}, {"100-web", "101-mail", "102-dumb"}, {"103-old"})
     told = list[str]()
     vms = [pve("100-web"), pve("101-mail"), pve("102-dumb", agent="agent: 0"), pve("103-old", state="shut off"),
-           pve("104-gone"), vm("libvirts", 1), msgspec.structs.replace(pve("200-box"), manager="proxmox-container")]  # fmt: skip
+           pve("104-gone"), vm("libvirts", 1),
+           msgspec.structs.replace(pve("200-box"), manager="proxmox-container")]  # fmt: skip
     quiescer = GuestQuiescer(vms, GuestLimits(answer=60.0, hold=100.0), told.append)
     for _ in range(2):
         with use_runner(qm):
