@@ -135,7 +135,7 @@ class ChoiceList(ScrollView, can_focus=True):
             if here:
                 style += self.get_component_rich_style("choice--highlighted", partial=True)
             line = f"{'>' if here else ' '} {text}"
-        if len(line) > width > 3:
+        if len(line) > width > 3 and id != HEADING:
             line = line[: width - 1] + "…"
         return Strip([Segment(set_cell_size(line, width), style)], width)
 
