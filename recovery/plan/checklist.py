@@ -38,7 +38,7 @@ CHECKS: tuple[Check, ...] = (
     Check("open", "nothing that is needed is lost", ("target-has-data",), writes=True),
     Check("open", "a host is on them", ("nothing-on-disk",), writes=False),
     Check("open", "enough memory", ("memory-low", "memory-scarce")),
-    Check("open", "adapted to this machine", ("not-adapted",), writes=True, rare=True),
+    Check("open", "comes back as it was, without adaptation", ("not-adapted",), writes=True, rare=True),
     Check("stream:", "large enough, and sectors that its contents bear",
           ("target-too-small", "target-smaller", "sector-size-differs", "sector-size-converted", "target-larger",
            "grow-to-unknown", "grow-to-refused", "mbr-limit", "journal-laid-out-anew")),

@@ -74,8 +74,9 @@ class RestoreScreen(ConsoleScreen):
         self.model = RunModel(plan=plan)
         first = f"{self.model.subject}: starting" if plan is not None else "Asking the engine ..."
         yield Lines(first, id="run", classes="heading")
-        yield Lines("", id="now")
-        yield Lines("", id="steps")
+        width = self.app.size.width - 2
+        yield Lines(now_text(self.model, width, time.time()) if plan is not None else "", id="now")
+        yield Lines(steps_text(self.model, 8, width), id="steps")
         with Horizontal(classes="row gap hidden", id="whole-row"):
             yield Lines("Whole", classes="disk-label")
             yield Bar(id="whole-bar")
