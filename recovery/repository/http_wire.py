@@ -32,7 +32,7 @@ warnings.filterwarnings("ignore", category=urllib3.exceptions.SystemTimeWarning)
 
 #: include/uapi/linux/tcp.h, struct tcp_info: up to tcpi_min_rtt (Linux 4.6), in microseconds. The least of all, for
 #: the others have the time in them that a peer waits with an acknowledgement.
-_TCP_INFO = struct.Struct("148xI")
+_TCP_INFO, _UNMEASURED = struct.Struct("148xI"), 0xFFFFFFFF
 
 
 class PinnedAdapter(HTTPAdapter):
@@ -66,7 +66,8 @@ def round_trip_of(response: requests.Response) -> float:
         return 0.0
     try:
         facts = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        return float(_TCP_INFO.unpack(facts)[0]) / 1e6
+        least = int(_TCP_INFO.unpack(facts)[0])
+        return 0.0 if least == _UNMEASURED else least / 1e6
     except (OSError, struct.error):
         return 0.0
 

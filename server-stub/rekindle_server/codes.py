@@ -30,7 +30,7 @@ REPEAT_SECONDS = 600.0
 _LOOKALIKES = str.maketrans({"O": "0", "I": "1", "L": "1", "U": "V"})
 
 
-class RecoveryCode(msgspec.Struct, frozen=True, kw_only=True):
+class OneTimeCode(msgspec.Struct, frozen=True, kw_only=True):
     """A code as lists show it, without the code. ``state`` is open, used, expired or revoked."""
 
     id: str
@@ -57,14 +57,14 @@ class Codes:
     def __init__(self, state: State) -> None:
         self._state = state
 
-    def issue(self, host: str, valid: float) -> tuple[RecoveryCode, str]:
+    def issue(self, host: str, valid: float) -> tuple[OneTimeCode, str]:
         """A new code for one host and its printable form, shown once. ``valid`` seconds. Raises UsageError."""
         check_host(host)
         if not 0 < valid <= MAX_VALID:
             raise UsageError("A one-time code lasts at most 30 days.", hint="Use --valid, for example --valid 24h.")
         code = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
         now = self._state.clock()
-        entry = RecoveryCode(id=secrets.token_hex(4), host=host, issued=now, expires=now + valid, state="open")
+        entry = OneTimeCode(id=secrets.token_hex(4), host=host, issued=now, expires=now + valid, state="open")
         hashed = self._hash(code)
         with self._state.transaction() as db:
             db.execute(
@@ -74,12 +74,12 @@ class Codes:
         self._state.audit("console", "", "code issued", f"{entry.id} {host}")
         return entry, pretty(code)
 
-    def list(self) -> list[RecoveryCode]:
+    def list(self) -> list[OneTimeCode]:
         """All codes of the last 30 days, newest last."""
         now = self._state.clock()
         rows = self._state.rows("SELECT * FROM codes WHERE expires > ? ORDER BY issued", now - MAX_VALID)
         return [
-            RecoveryCode(
+            OneTimeCode(
                 id=r["id"],
                 host=r["host"],
                 issued=r["issued"],

@@ -95,3 +95,13 @@ def test_a_restore_over_a_far_slow_link(tmp_path: Path) -> None:
         finally:
             with way.near.entered():
                 rig.close()
+
+
+def test_a_server_on_this_machine_is_near(tmp_path: Path) -> None:
+    rig = ServerRig(tmp_path / "server")
+    try:
+        store = rig.store("restore", "pve*")
+        list(store.list("points/"))
+        assert 0 < store.transport.round_trip < 0.005 and store.readers == 3
+    finally:
+        rig.close()

@@ -140,7 +140,7 @@ def test_wrong_passwords_and_users(rig: ServerRig) -> None:
         login_password(rig.url, rig.trust, "", "")
 
 
-def test_a_recovery_code_restores_its_host_once(rig: ServerRig) -> None:
+def test_a_one_time_code_restores_its_host_once(rig: ServerRig) -> None:
     entry, code = rig.server.app.codes.issue("pve1", 3600)
     session = login_code(rig.url, rig.trust, code.lower())
     assert (session.role, session.hosts) == ("restore", ("pve1",))

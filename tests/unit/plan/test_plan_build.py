@@ -193,6 +193,14 @@ def test_a_file_needs_no_fitting_machine_but_cannot_be_adapted() -> None:
     assert "adapt-needs-device" in codes(build_plan(point(), machine, choices(disk1="/srv/a.raw")), "error")
 
 
+def test_a_host_that_comes_back_unadapted_is_told_and_one_that_stays_where_it_is_is_not() -> None:
+    unadapted = build_plan(point(), SMALL, choices(adapt=False, disk1="/dev/sdb"))
+    assert unadapted.allowed and "not-adapted" in codes(unadapted, "info")
+    back = msgspec.structs.replace(choices(adapt=False, disk1="/dev/sdb"), compare=True)
+    for other in (choices(disk1="/dev/sdb"), back):
+        assert "not-adapted" not in codes(build_plan(point(), SMALL, other))
+
+
 def test_the_id_is_a_digest_of_everything() -> None:
     plan = build_plan(point(), SMALL, choices(disk1="/dev/sdb"))
     assert plan.id == build_plan(point(), SMALL, choices(disk1="/dev/sdb")).id

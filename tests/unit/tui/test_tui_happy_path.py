@@ -120,7 +120,7 @@ def test_static_address_and_vlan() -> None:
     run(test)
 
 
-def test_recovery_code_instead_of_password() -> None:
+def test_one_time_code_instead_of_password() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
         async with console(engine) as c:
