@@ -192,7 +192,7 @@ def trust_of(ca: str) -> Trust:
 
 
 def _path(name: str) -> str:
-    # Checked here too: requests would resolve '..' before the server sees it.
+    # Checked here too: what is no name has no place in the line of a request.
     if parse_name(name) is None:
         raise NotFoundError(f"'{name}' is not the name of an object.")
     return f"/v1/objects/{name}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 from collections.abc import Mapping
-
-import requests
+from email.message import Message
+from urllib.parse import urlencode
 
 from recovery.errors import IntegrityError, RekindleError, UnreachableError
-from recovery.repository.http_wire import body_of
+from recovery.repository.tls import Address
 
 
 class Request:
@@ -17,20 +18,19 @@ class Request:
     def __init__(
         self,
         method: str,
-        url: str,
+        path: str,
         params: Mapping[str, str] | None,
         data: bytes | bytearray | memoryview | None,
         token: str,
     ) -> None:
         self.method = method
-        self.url = url
-        self.params = params
-        # requests takes bytes as they are, and streams other buffers without copying; an empty one must be bytes.
-        self.data = bytes(data) if data is not None and len(data) < 65536 else data
+        self.path = f"{path}?{urlencode(params)}" if params else path
+        self.data = data
         self.range: tuple[int, int] | None = None
         self._token = token
 
     def headers(self) -> dict[str, str]:
+        """As they go out."""
         headers = {"Accept-Encoding": "identity", "User-Agent": "rekindle"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -59,24 +59,7 @@ class Failed(Exception):
         self.wait = wait
 
 
-def read_all(response: requests.Response, method: str) -> bytes:
-    """The whole body, without a copy where it is large."""
-    length = max(0, _length(response.headers))
-    if method == "HEAD" or length < 1024 * 1024:
-        return response.content
-    data = memoryview(bytearray(length))
-    filled = 0
-    source = body_of(response)
-    while filled < length:
-        count = source.readinto(data[filled:])
-        if not count:
-            raise ConnectionResetError("the connection ended early")
-        filled += count
-    response.raw.release_conn()
-    return bytes(data)
-
-
-def _length(headers: Mapping[str, str]) -> int:
+def _length(headers: Message) -> int:
     """Content-Length; -1 when it is missing or no number."""
     text = headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
@@ -92,24 +75,24 @@ def _range(content_range: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2]) + 1) if found else (-1, -1)
 
 
-def check_range(response: requests.Response, request: Request, wanted: int) -> None:
+def check_range(response: http.client.HTTPResponse, request: Request, wanted: int, server: Address) -> None:
     """Raises Failed when the answer is not the ``wanted`` bytes that the request asked for."""
     start = request.range[0] if request.range else 0
     length = _length(response.headers)
-    if response.status_code == 200 and start == 0 and length == wanted:  # a plain web server, the whole object
+    if response.status == 200 and start == 0 and length == wanted:  # a plain web server, the whole object
         return
     given = _range(response.headers.get("Content-Range", ""))
-    if response.status_code != 206 or given != (start, start + length) or length > wanted:
+    if response.status != 206 or given != (start, start + length) or length > wanted:
         raise Failed(
             500,
             UnreachableError(
-                f"What answers at {response.url.split('/v1/')[0]} sends other bytes than those asked for.",
+                f"What answers at {server.base} sends other bytes than those asked for.",
                 hint="Is a proxy between that does not know byte ranges? Give the server's own address.",
             ),
         )
     if length != wanted:
         raise Failed(
-            response.status_code,
+            response.status,
             IntegrityError(
                 f"The server sent {length} bytes where {wanted} were asked for: the object is shorter than it "
                 "should be.",
