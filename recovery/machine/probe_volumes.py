@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import msgspec
@@ -13,6 +15,12 @@ from recovery.errors import CommandError
 from recovery.layout import Content, LogicalVolume, MdArray, VolumeGroup
 
 _UNITS = ("--units", "b", "--nosuffix", "--reportformat", "json")
+#: What each of LVM's reports is called in its own answer, and what is asked for.
+_REPORTS = {
+    "pvs": ("pv", "pv_name,pv_uuid,vg_name"),
+    "lvs": ("lv", "vg_name,lv_name,lv_uuid,lv_size,segtype,lv_active,lv_device_open"),
+    "vgs": ("vg", "vg_name,vg_uuid,vg_size,vg_free"),
+}
 
 
 class Volumes(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +55,8 @@ def blkid(argv: list[str]) -> Content:
     )
 
 
-def _report(program: str, key: str, columns: str) -> list[dict[str, Any]]:
+def _report(program: str) -> list[dict[str, Any]]:
+    key, columns = _REPORTS[program]
     text = said([program, *_UNITS, "-o", columns])
     if not text.strip():
         return []
@@ -63,16 +72,21 @@ def mapper_name(group: str, volume: str) -> str:
 
 
 def probe_lvm() -> Volumes:
-    """Ask pvs, vgs and lvs. A VG of which a PV is missing is found too."""
+    """Ask pvs, vgs and lvs, all at once: each waits 40 ms for locks and the kernel. A VG of which a PV is missing is
+    found too."""
+    with ThreadPoolExecutor(len(_REPORTS)) as pool:
+        # With the context, in which the door to commands is.
+        asked = {program: pool.submit(copy_context().run, _report, program) for program in _REPORTS}
+    found = {program: report.result() for program, report in asked.items()}
     pvs: dict[str, list[str]] = defaultdict(list)
     pv_groups = {}
-    for row in _report("pvs", "pv", "pv_name,pv_uuid,vg_name"):
+    for row in found["pvs"]:
         if row["vg_name"]:
             pvs[row["vg_name"]].append(row["pv_uuid"])
             pv_groups[row["pv_uuid"]] = row["vg_name"]
     volumes: dict[str, list[LogicalVolume]] = defaultdict(list)
     opened = set()
-    for row in _report("lvs", "lv", "vg_name,lv_name,lv_uuid,lv_size,segtype,lv_active,lv_device_open"):
+    for row in found["lvs"]:
         group, name = row["vg_name"], row["lv_name"]
         active = row.get("lv_active") == "active"
         if row.get("lv_device_open") == "open" and row["segtype"] != "thin-pool":
@@ -92,7 +106,7 @@ def probe_lvm() -> Volumes:
             pv_uuids=tuple(sorted(pvs[row["vg_name"]])),
             volumes=tuple(volumes[row["vg_name"]]),
         )
-        for row in _report("vgs", "vg", "vg_name,vg_uuid,vg_size,vg_free")
+        for row in found["vgs"]
     )
     return Volumes(groups=groups, pv_groups=pv_groups, open=frozenset(opened))
 
