@@ -54,7 +54,7 @@ def rebuild(job: Job) -> str:
             hint="If its initramfs has all drivers it may boot all the same; try it.",
         )
     job.changed(f"The initramfs of {', '.join(kernels)} was rebuilt with {', '.join(modules) or 'all drivers'}.")
-    return f"{len(kernels)} kernels"
+    return f"{len(kernels)} kernel{'' if len(kernels) == 1 else 's'}"
 
 
 def uses_initramfs_tools(host: HostTree) -> bool:

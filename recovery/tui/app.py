@@ -15,6 +15,7 @@ from textual.app import App, SuspendNotSupported
 from textual.binding import Binding
 from textual.driver import Driver
 from textual.filter import LineFilter
+from textual.geometry import Size
 from textual.screen import Screen
 
 from recovery.engine.api import EngineApi
@@ -26,6 +27,7 @@ from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.start import StartScreen
 from recovery.tui.screens.task import TaskScreen
 from recovery.tui.session import Session
+from recovery.tui.terminal import CLEAR
 from recovery.tui.theme import CONSOLE_THEME, GlyphFilter, install
 from recovery.tui.widgets.controls import Field
 from recovery.tui.widgets.dialogs import Dialog, error_dialog
@@ -54,6 +56,7 @@ class ConsoleApp(App[None]):
     BINDINGS = [
         Binding("f2", "shell", show=False, priority=True),
         Binding("f9", "charset", show=False, priority=True),
+        Binding("ctrl+l", "draw_again", show=False, priority=True),
         Binding("f10,ctrl+q,ctrl+c", "power", show=False, priority=True),
     ]
 
@@ -64,6 +67,8 @@ class ConsoleApp(App[None]):
         self.theme = CONSOLE_THEME.name
         self.session = Session(engine)
         self.glyph_filter = GlyphFilter(charset)
+        #: Of the terminal, from the first screen on.
+        self._drawn_size: Size | None = None
         #: The way so far is being forgotten: a screen that comes up on that way is gone in a moment.
         self.leaving = False
 
@@ -105,6 +110,12 @@ class ConsoleApp(App[None]):
             pass
         else:
             await super().on_event(event)
+            if isinstance(event, events.Resize) and self._drawn_size is not None:
+                # The same size as before: somebody wants it drawn again (the medium's script "screen": a font that
+                # comes after the first frame changes what was drawn).
+                if event.size == self._drawn_size:
+                    self.action_draw_again()
+                self._drawn_size = event.size
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's filters, and ours last."""
@@ -142,6 +153,7 @@ class ConsoleApp(App[None]):
             self.leaving = False
         for screen in screens:
             await self.push_screen(screen)
+        self._drawn_size = self.size
         # The console stands: what else the machine's start has to do may go on now.
         notify("READY=1")
 
@@ -186,12 +198,21 @@ class ConsoleApp(App[None]):
         """F9: the next set of characters, for a terminal whose font lacks what is drawn."""
         names = list(CHARSETS)
         self.glyph_filter.charset = names[(names.index(self.glyph_filter.charset) + 1) % len(names)]
+        self._draw_all()
+        if isinstance(self.screen, ConsoleScreen):
+            self.screen.status(f"Characters: {self.glyph_filter.charset} (F9 changes them).")
+
+    def action_draw_again(self) -> None:
+        """Ctrl+L: everything anew, for a terminal that came late or shows what is not the console's."""
+        if self._driver is not None:
+            self._driver.write(CLEAR)
+        self._draw_all()
+
+    def _draw_all(self) -> None:
         for screen in self.screen_stack:
             for widget in (screen, *screen.query("*")):
                 widget._styles_cache.clear()  # filtered lines are kept there
         self.refresh(layout=True)
-        if isinstance(self.screen, ConsoleScreen):
-            self.screen.status(f"Characters: {self.glyph_filter.charset} (F9 changes them).")
 
     @work(group="power", exclusive=True)
     async def action_power(self) -> None:

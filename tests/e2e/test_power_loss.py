@@ -1,6 +1,6 @@
 """The power of the recovering machine fails in the middle of the restore, and the host comes back all the same.
 
-Three boots of the medium and one of the host, a quarter of an hour without KVM: it is asked for by
+Three boots of the medium and one of the host, seven minutes to a quarter of an hour without KVM: it is asked for by
 ``REKINDLE_POWER_LOSS=1``. ``REKINDLE_SEED`` repeats the moments of an earlier run, pictures stay in
 ``REKINDLE_E2E_OUTPUT``, ``REKINDLE_E2E_FIRMWARE`` is the firmware.
 """

@@ -72,7 +72,8 @@ class TaskScreen(ConsoleScreen):
         "Disks that are lost: 'Restore a host'.\n"
         "One guest of a host: 'Restore one VM'. A single file of a guest: restore its\n"
         "disk so, and mount it on a workstation.\n\n"
-        "F9 changes the characters for lines and bars, if they look wrong here."
+        "F9 changes the characters for lines and bars, if they look wrong here;\n"
+        "Ctrl+L draws the screen again, after something else wrote on it."
     )
     HINTS = "Arrows move  Enter choose  F1 help  F2 shell  F9 characters  F10 power"
 

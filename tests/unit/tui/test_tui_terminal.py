@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from recovery.cli.tui import tui
 from recovery.errors import UsageError
+from recovery.tui import terminal
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,6 +76,14 @@ def test_serial_line_of_unknown_size(term: str, power_key: str) -> None:
         codes = {code.decode() for code in re.findall(rb"\x1b(?:\[[0-9;?<>=$]*[A-Za-z]|.)", whole)}
         unknown = [c for c in codes if not re.fullmatch(r"\x1b\[(\d+(;\d+)*)?[mH]|\x1b\[2J|\x1b\[\?(25|7)[hl]", c)]
         assert unknown == []
+        # Drawn again, and everything: asked for with Ctrl+L, or by a signal although the size is the same.
+        for ask in ("\x0c", ""):
+            serial.send(ask) if ask else serial.process.send_signal(signal.SIGWINCH)
+            serial.read_until(terminal.CLEAR)
+            serial.output = serial.output.partition(terminal.CLEAR.encode())[2]
+            serial.read_until("F10 power")
+            assert "Rekindle · Task".encode() in serial.output
+            serial.output = b""
         serial.send("\x1bOP" if term == "vt220" else "\x1b[[A")  # F1
         serial.read_until("Help · Task")
         serial.send("\r")
