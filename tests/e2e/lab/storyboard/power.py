@@ -17,8 +17,8 @@ from tests.e2e.lab.storyboard.stage import Stage
 
 #: Between which parts of the restore the power fails. Below, a sample of 64 chunks could miss what is there.
 _EARLIEST, _LATEST = 0.12, 0.85
-#: What was on the disk and may be written again: the first and last chunk, which are wiped, and of four writes of 4 MiB
-#: those chunks that the loss of power cut in two.
+#: What was on the disk and may be written again: the first and last chunk, which are wiped, and of four writes of
+#: 4 MiB those chunks that the loss of power cut in two.
 _AGAIN = 20 * MIB
 #: By this clock the server's certificate has expired; the medium trusts the server's CA all the same.
 _CLOCK = "2036-11-20T12:00:00"
