@@ -67,6 +67,24 @@ class RunModel:
         return (self.plan.choices.host if self.plan else "") or "Repair"
 
     @property
+    def phase(self) -> str:
+        """Where the run is: ``running, step 3 of 12``, ``failed`` or ``done``."""
+        if self.finished is not None:
+            return "failed" if self.error else "done"
+        begun = sum(step.state != "waiting" for step in self.steps.values())
+        return f"running, step {begun} of {len(self.steps)}" if begun else "running"
+
+    @property
+    def unfinished(self) -> str:
+        """What is still to come of it when all data is there, for who would pull the plug then."""
+        if self.finished is not None:
+            return ""
+        if isinstance(self.plan, VmPlan):
+            return "the files have no names yet"
+        adapted = self.plan is not None and self.plan.choices.adapt
+        return "not bootable yet: the steps above go on" if adapted else "the steps above go on"
+
+    @property
     def current(self) -> StepView | None:
         """The step that runs."""
         return next((step for step in self.steps.values() if step.state == "running"), None)

@@ -43,11 +43,12 @@ def steps_text(model: RunModel, room: int, width: int) -> Text:
     return text
 
 
-def whole_text(total: Progress | None) -> str:
+def whole_text(model: RunModel) -> str:
     """Two lines: how far, and what is in the way; where the bytes went. Rate and time left stand beside the bar."""
+    total = model.total()
     if total is None:
         return "not begun\n"
-    note = total.note if total.done < total.total else "all is on the disks"
+    note = total.note if total.done < total.total else model.unfinished
     return (
         f"{format_size(total.done)} of {format_size(total.total)}   retries {total.retries}   {note}".rstrip() + "\n"
         f"transferred {format_size(total.transferred)}   written {format_size(total.written)}   "

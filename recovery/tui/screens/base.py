@@ -56,6 +56,7 @@ class ConsoleScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.busy = False
+        self._status = ""
 
     @property
     def console_app(self) -> ConsoleApp:
@@ -169,9 +170,18 @@ class ConsoleScreen(Screen[None]):
     # --- the engine -------------------------------------------------------------------------------------------
 
     def status(self, text: str) -> None:
-        """Say something on the line above the buttons."""
+        """Say something on the line above the buttons. Without a text it says how much is out of sight below."""
+        self._status = text
+        pane = next(iter(self.query(Pane)), None)
+        if not text and pane is not None and pane.below:
+            lines = f"{pane.below} more line{'' if pane.below == 1 else 's'}"
+            text = f"↓ {lines} below: PgDn"
         for line in self.query("#status").results(Lines):
             line.update(text)
+
+    def on_pane_moved(self) -> None:
+        """More or less of it is out of sight."""
+        self.status(self._status)
 
     async def ask(self, doing: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Call the engine without freezing the console. An error becomes one dialog and the result None."""

@@ -50,8 +50,9 @@ class RestoreScreen(ConsoleScreen):
         "or lose the connection: the restore goes on, and a new console shows it.\n\n"
         "Now        what is done at this moment; trouble with the server stands here.\n"
         "Rate       over the whole run so far; the highest column is 'most'.\n"
-        "Whole      restored of all bytes; transferred over the network; written\n"
-        "           to disk; skipped because it was right already.\n"
+        "All data   restored of all bytes; transferred over the network; written\n"
+        "           to disk; skipped because it was right already. At 100 % a host is\n"
+        "           still made to start here: that is done when the result comes.\n"
         "Retries    requests that were repeated; a few do not matter.\n\n"
         "Stop       ends it after a question. A later restore onto the same disks\n"
         "           continues: what is right already is not fetched again."
@@ -78,7 +79,7 @@ class RestoreScreen(ConsoleScreen):
         yield Lines(now_text(self.model, width, time.time()) if plan is not None else "", id="now")
         yield Lines(steps_text(self.model, 8, width), id="steps")
         with Horizontal(classes="row gap hidden", id="whole-row"):
-            yield Lines("Whole", classes="disk-label")
+            yield Lines("All data", classes="disk-label")
             yield Bar(id="whole-bar")
             yield Lines("", id="whole-pace", classes="disk-figures")
         yield Lines("", id="whole-figures")
@@ -196,9 +197,8 @@ class RestoreScreen(ConsoleScreen):
         now = time.time()
         end = model.finished.at if model.finished else now
         took = format_duration(end - model.started) if model.started else "0:00"
-        phase = "failed" if model.error else "done" if model.finished else "running"
         if plan is not None:
-            self.query_one("#run", Lines).update(f"{model.subject}: {phase}, {took}")
+            self.query_one("#run", Lines).update(f"{model.subject}: {model.phase}, {took}")
         width, height = self.size.width - 2, self.size.height
         if self._dirty or model.waited(now) != self._waited:
             self._waited = model.waited(now)
@@ -215,7 +215,7 @@ class RestoreScreen(ConsoleScreen):
         total = model.total()
         self.query_one("#whole-bar", Bar).fraction = total.done / total.total if total and total.total else None
         self.query_one("#whole-pace", Lines).update(disk_figures(total))
-        self.query_one("#whole-figures", Lines).update(whole_text(total))
+        self.query_one("#whole-figures", Lines).update(whole_text(model))
         for index, (disk, _) in enumerate(disks):
             progress = model.disks.get(disk)
             for bar in self.query(f"#bar-{index}").results(Bar):

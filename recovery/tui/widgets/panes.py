@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 from textual.containers import VerticalScroll
+from textual.message import Message
 from textual.reactive import reactive
 from textual.visual import VisualType
 from textual.widget import Widget
@@ -38,6 +39,26 @@ class Lines(Static):
 
 class Pane(VerticalScroll, can_focus=False):
     """A part that may be longer than the screen; PgUp and PgDn scroll it wherever the focus is."""
+
+    class Moved(Message):
+        """Other lines of it are in sight, or it has become longer or shorter."""
+
+    @property
+    def below(self) -> int:
+        """Lines that are out of sight at its end."""
+        return max(0, int(self.max_scroll_y) - round(self.scroll_y))
+
+    def on_mount(self) -> None:
+        """Its scroll bar is a colour only: the screen says in words that there is more."""
+        self.watch(self, "scroll_y", self._moved, init=False)
+        self.watch(self, "virtual_size", self._moved, init=False)
+
+    def on_resize(self) -> None:
+        """The screen has another size."""
+        self._moved()
+
+    def _moved(self) -> None:
+        self.post_message(self.Moved())
 
 
 class Bar(Widget):

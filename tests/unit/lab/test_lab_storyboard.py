@@ -131,7 +131,7 @@ def test_figures_are_read_off_the_result_screen() -> None:
 
 
 def test_how_much_is_restored_is_read_off_the_restore_screen() -> None:
-    text = "Whole  ███\n1.50 GiB of 8.00 GiB   93 MB/s   time left 1:02   retries 0\ntransferred 321 MiB"
+    text = "All data  ███\n1.50 GiB of 8.00 GiB   93 MB/s   time left 1:02   retries 0\ntransferred 321 MiB"
     assert restored_part(text) == 1.5 / 8
     assert restored_part("800 MiB of 8.00 GiB   0 B/s") == 800 / 8192
     assert restored_part("not begun") == 0

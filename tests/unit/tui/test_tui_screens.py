@@ -306,3 +306,19 @@ def test_the_font_has_room() -> None:
     assert len(GLYPHS) == len(set(GLYPHS))
     assert len(DRAWABLE) <= 512
     assert not any(character.isspace() or not character.isprintable() for character in GLYPHS)
+
+
+def test_what_is_out_of_sight_is_said_in_words() -> None:
+    """A scroll bar is a colour; 'Continue' has the focus while warnings may stand further down."""
+
+    async def test() -> None:
+        async with console(FakeEngine(address=True)) as c:
+            await c.to("Plan")
+            await c.shows("more lines below: PgDn")
+            await c.press("pagedown")
+            await c.gone("below: PgDn")
+            await c.shows("Report what was done")
+            await c.press("pageup")
+            await c.shows("more lines below: PgDn")
+
+    run(test)
