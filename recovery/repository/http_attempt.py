@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.message import Message
 from urllib.parse import urlencode
 
 from recovery.errors import IntegrityError, RekindleError, UnreachableError
 from recovery.repository.tls import Address
+from recovery.units import KIB
+
+#: Bytes sent at once.
+_PIECE = 256 * KIB
 
 
 class Request:
@@ -25,18 +29,25 @@ class Request:
     ) -> None:
         self.method = method
         self.path = f"{path}?{urlencode(params)}" if params else path
-        self.data = data
+        self.data = memoryview(data).cast("B") if data else None
         self.range: tuple[int, int] | None = None
         self._token = token
 
     def headers(self) -> dict[str, str]:
         """As they go out."""
         headers = {"Accept-Encoding": "identity", "User-Agent": "rekindle"}
+        if self.data is not None:
+            headers["Content-Length"] = str(len(self.data))
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         if self.range is not None:
             headers["Range"] = f"bytes={self.range[0]}-{self.range[1]}"
         return headers
+
+    def body(self) -> Iterator[memoryview] | None:
+        """In pieces: a time limit of a socket is one for all that is sent at once."""
+        data = self.data
+        return None if data is None else (data[at : at + _PIECE] for at in range(0, len(data), _PIECE))
 
 
 class Broken(Exception):

@@ -21,6 +21,8 @@ CONNECT_SECONDS = 10.0
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
 _OUT_OF_TIME = (9, 10)
 _MAX_CA = 64 * 1024
+#: Characters of a message that came from who knows whom.
+_WORDS = 200
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,16 +70,18 @@ def parse_url(url: str) -> Address:
     """The parts of ``https://host[:port]``. Raises UsageError."""
     try:
         parts = urlsplit(url.strip())
-        port = parts.port
+        # Without the dot of a fully qualified name: no certificate has it.
+        port, host = parts.port, (parts.hostname or "").rstrip(".")
+        host.encode("idna")  # as it is looked up
     except ValueError:
-        parts, port = urlsplit(""), None
-    wrong = parts.scheme not in ("https", "http") or not parts.hostname or parts.path not in ("", "/") or parts.query
-    if wrong or parts.username is not None or parts.hostname is None:
+        parts, port, host = urlsplit(""), None, ""
+    wrong = parts.scheme not in ("https", "http") or parts.path not in ("", "/") or parts.query
+    if wrong or parts.username is not None or not host or not host.isprintable() or " " in host:
         raise UsageError(
             "This is not the address of a server.", hint="Write it as https://HOST:PORT, without user or path."
         )
     secure = parts.scheme == "https"
-    return Address(secure, parts.hostname, port or (443 if secure else 80))
+    return Address(secure, host, port or (443 if secure else 80))
 
 
 def normalize_fingerprint(text: str) -> str:
@@ -184,10 +188,15 @@ def explain(error: BaseException, address: Address) -> RekindleError:
         return UnreachableError(f"{where} does not answer in time.", hint="Check the network, firewall and address.")
     if not address.secure and isinstance(error, ConnectionError | http.client.HTTPException):
         return UnreachableError(
-            f"{where} hung up: {error}.", hint="Does it speak TLS? Then its address is https://..."
+            f"{where} hung up: {_words(error)}.", hint="Does it speak TLS? Then its address is https://..."
         )
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else _words(error)
     return UnreachableError(f"{where} cannot be reached: {text}.", hint="Check the network and the address.")
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, which may be whatever the other side sent, on one short line."""
+    return ascii(str(error))[1:-1][:_WORDS] or type(error).__name__
 
 
 def _unverified(address: Address) -> http.client.HTTPSConnection:
@@ -245,6 +254,7 @@ def _first_certificate(pem: str) -> str:
 def _context(root_pem: str | None, *, timeless: bool = False) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
     if root_pem is None:
         context.load_default_certs()
     else:

@@ -24,12 +24,14 @@ from recovery.errors import (
     AccessError,
     CancelledError,
     IntegrityError,
+    RekindleError,
     UnreachableError,
 )
 from recovery.repository.attention import DEFAULT_PATIENCE, RetryListener
 from recovery.repository.http_attempt import Broken, Failed, Request, check_range
 from recovery.repository.http_wire import error_of, round_trip_of
 from recovery.repository.tls import CONNECT_SECONDS, Trust, connection_context, explain, parse_url
+from recovery.units import GIB, MIB
 
 #: Seconds to wait for the next byte: a server may be syncing 64 MiB to a slow disk.
 _READ_SECONDS = 120.0
@@ -38,6 +40,9 @@ _LONGEST_PAUSE = 5.0
 #: long; an object shorter than it should be stays so: a few attempts tell.
 _SENSELESS_SECONDS = 20.0
 _ATTEMPTS_SHORT = 3
+#: Bytes of a body that are received at once; of the answer to a request without a buffer for it (the largest is the
+#: map of a disk of tens of TiB); and of what a refusal says.
+_PIECE, _LARGEST, _LONGEST_REPORT = MIB, 4 * GIB, MIB
 #: What Retry-After may ask for at most.
 _LONGEST_ASKED = 60.0
 
@@ -105,9 +110,12 @@ class Transport:
             self._on_retry(why, attempt, pause)
 
     def close(self) -> None:
-        """Close every thread's connections."""
+        """End every thread's connection. Its own thread closes it: another one would take it away under its hands."""
         for connection in list(self._connections):
-            connection.close()
+            if (sock := connection.sock) is not None:
+                with contextlib.suppress(OSError):
+                    # Not SSLSocket's own, which ends the TLS session that the other thread is reading from.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def call(
         self,
@@ -185,34 +193,48 @@ class Transport:
             cancel.wait(pause)
 
     def _once(self, request: Request, into: memoryview | None) -> Reply:
-        connection, filled = self._connection(), 0
+        filled, whole = 0, False
         response: http.client.HTTPResponse | None = None
+        connection = self._connection()
         try:
             _connect(connection)
-            connection.request(request.method, request.path, request.data, request.headers())
+            early = _send(connection, request)
             response = connection.getresponse()
-            if response.status >= 300:
-                report = response.read() or response.headers.get("Rekindle-Error", "").encode()
-                wait = response.headers.get("Retry-After", "")
-                error = error_of(response.status, report)
-                raise Failed(response.status, error, float(wait) if wait.isdigit() else 0.0)
+            if not 200 <= response.status < 300:
+                error, wait = _refusal(response)
+                whole = not early
+                raise Failed(response.status, error, wait)
             if into is None:
                 self.round_trip = round_trip_of(connection) or self.round_trip
-                return Reply(response.status, response.headers, response.read())
-            check_range(response, request, len(into), self.address)
-            while filled < len(into):
-                count = response.readinto(into[filled:])
-                if not count:
-                    raise ConnectionResetError("the connection ended early")
-                filled += count
-            return Reply(response.status, response.headers)
-        # A ValueError is http.client's word for a name or header that cannot be sent.
-        except (http.client.HTTPException, OSError, ValueError) as error:
+                if (response.length or 0) > _LARGEST:
+                    raise http.client.HTTPException(f"an answer of {response.length} bytes")
+                reply = Reply(response.status, response.headers, response.read())
+            else:
+                check_range(response, request, len(into), self.address)
+                while filled < len(into):
+                    # A piece at a time: what came before a connection broke is not asked for again.
+                    count = response.readinto(into[filled : filled + _PIECE])
+                    if not count:
+                        raise ConnectionResetError("the connection ended early")
+                    filled += count
+                reply = Reply(response.status, response.headers)
+            whole = not early
+            return reply
+        except (http.client.HTTPException, OSError) as error:
             raise Broken(explain(error, self.address), filled) from error
+        except ValueError as error:
+            # http.client keeps what it could not send for the next request.
+            self._local.connection = None
+            raise UnreachableError(
+                f"What answers at {self.address.base} gave a login that cannot be sent.",
+                hint="Is it a Rekindle server?",
+            ) from error
         finally:
-            # An answer that was not read to its end would be taken for that of the next request.
-            if response is None or not response.isclosed():
+            # The rest of an answer that was not read to its end would be taken for that of the next request.
+            if not whole or response is None or not response.isclosed():
                 connection.close()
+                if response is not None:
+                    response.close()
 
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
@@ -238,3 +260,24 @@ def _connect(connection: http.client.HTTPConnection) -> None:
     connection.connect()
     sock: socket.socket = connection.sock
     sock.settimeout(_READ_SECONDS)
+
+
+def _send(connection: http.client.HTTPConnection, request: Request) -> bool:
+    """Send the request; True when the other side hung up before it had read all of it, perhaps with an answer: a
+    proxy that takes no body of that size does so."""
+    try:
+        connection.request(request.method, request.path, request.body(), request.headers())
+    except (BrokenPipeError, ConnectionResetError):
+        if request.data is None:
+            raise
+        return True
+    return False
+
+
+def _refusal(response: http.client.HTTPResponse) -> tuple[RekindleError, float]:
+    """The error that an answer means, and the seconds that the server asks to be left alone."""
+    if response.status < 200:
+        raise http.client.HTTPException(f"HTTP status {response.status}")
+    report = response.read(_LONGEST_REPORT) or response.headers.get("Rekindle-Error", "").encode()
+    wait = response.headers.get("Retry-After", "")
+    return error_of(response.status, report), float(wait) if wait.isdigit() else 0.0

@@ -78,7 +78,7 @@ def _disk(text: Text, disk: DiskReport, width: int) -> None:
     for damage in disk.damaged:
         text.append(hang(f"  lost: {damage.place()}", width) + "\n", style="red")
     if disk.root and not disk.root_matched and not disk.damaged:
-        text.append(f"  by the signed root {disk.root[:16]}...; the rest was not read back\n")
+        text.append(f"  every byte was checked as it came, by the signed root {disk.root[:16]}...\n")
 
 
 def _files(text: Text, vm: VmReport, width: int) -> None:

@@ -1,10 +1,11 @@
-"""A network that can be cut: TCP connections go through it until it is, and all of them end then."""
+"""A network that can be cut, or slow: TCP connections go through it until it is cut, and all of them end then."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 
 #: Bytes passed on at once.
 _PIECE = 65536
@@ -17,6 +18,8 @@ class Relay:
 
     def __init__(self, port: int, target: int) -> None:
         self.port, self._target = port, target
+        #: Bytes a second of each connection and direction; 0: as many as there are.
+        self.rate = 0
         self._whole = threading.Event()
         self._whole.set()
         self._closed = threading.Event()
@@ -72,6 +75,8 @@ class Relay:
         try:
             while data := one.recv(_PIECE):
                 other.sendall(data)
+                if self.rate:
+                    time.sleep(len(data) / self.rate)
             other.shutdown(socket.SHUT_WR)
         except OSError:
             _reset(one)

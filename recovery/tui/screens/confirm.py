@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.widget import Widget
 
 from recovery.errors import ErrorReport
+from recovery.machine.model import Disk
 from recovery.plan.model import DiskAssignment, RestorePlan
 from recovery.tui.describe import disk_row, hang, moment, short_name
 from recovery.tui.glyphs import DONE
@@ -26,6 +27,11 @@ _NAMED = 4
 def unit(assignment: DiskAssignment) -> str:
     """What has to be typed for this disk."""
     return "serial number" if assignment.target.serial else "size in bytes"
+
+
+def _words(disk: Disk) -> list[str]:
+    """What a disk that nothing happens to is known by."""
+    return [format_size(disk.size), disk.serial or "no serial", *(["holds a repository"] if disk.repository else [])]
 
 
 class ConfirmScreen(ConsoleScreen):
@@ -89,7 +95,7 @@ class ConfirmScreen(ConsoleScreen):
             lines.append(f"{session.point.header.host} as of {moment(session.point.header.created)} comes back.")
         chosen = {assignment.target.id for assignment in self._assignments()}
         others = [disk for disk in session.machine.disks if disk.id not in chosen and not disk.boot_medium]
-        named = [f"{short_name(d.path)} ({format_size(d.size)}, {d.serial or 'no serial'})" for d in others[:_NAMED]]
+        named = [f"{short_name(d.path)} ({', '.join(_words(d))})" for d in others[:_NAMED]]
         if more := others[_NAMED:]:
             named.append(f"{len(more)} more")
         lines += [f"Not touched: {', '.join(named)}."] if named else []

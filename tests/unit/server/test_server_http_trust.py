@@ -27,6 +27,7 @@ from recovery.repository.tls import (
         (" https://backup/ ", "https://backup:443"),
         ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
         ("http://localhost:80", "http://localhost:80"),
+        ("https://backup.example.org.:8443", "https://backup.example.org:8443"),
     ],
 )
 def test_urls(url: str, base: str) -> None:
@@ -35,7 +36,20 @@ def test_urls(url: str, base: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["backup", "ftp://backup", "https://", "https://u:p@backup", "https://b/path", "https://b:x", "https://b:99999"],
+    [
+        "backup",
+        "ftp://backup",
+        "https://",
+        "https://u:p@backup",
+        "https://b/path",
+        "https://b:x",
+        "https://b:99999",
+        "https:// backup",
+        "https://a..b:1",
+        "https://.b:1",
+        "https://b\x7f",
+        f"https://{'b' * 64}",
+    ],
 )
 def test_what_is_no_server(url: str) -> None:
     with pytest.raises(UsageError):
