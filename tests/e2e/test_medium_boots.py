@@ -1,8 +1,8 @@
-"""The recovery medium starts to its console: by BIOS from CD, by UEFI from a USB stick, by Secure Boot from CD.
+"""The recovery medium starts to its console by every firmware from CD and USB stick, and by each entry of its menu.
 
 Minutes each without KVM, and the end-to-end recovery boots a medium anyway, so they are asked for by name:
-``REKINDLE_MEDIUM_BOOTS=all`` (or some of ``bios,uefi,uefi-sb``); ``REKINDLE_MEDIUM=FILE.iso`` takes a medium that is
-there instead of building one; ``REKINDLE_SCREENSHOTS=DIR`` keeps a picture of each console.
+``REKINDLE_MEDIUM_BOOTS=all`` (or some of ``bios,uefi,uefi-sb,toram,menu``); ``REKINDLE_MEDIUM=FILE.iso`` takes a
+medium that is there instead of building one; ``REKINDLE_SCREENSHOTS=DIR`` keeps a picture of each console.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def acceleration(medium: Path) -> Acceleration:
     return best_acceleration(kernel) if kernel.exists() else TCG
 
 
-@pytest.mark.parametrize(("firmware", "how"), [("bios", "cdrom"), ("uefi", "usb"), ("uefi-sb", "cdrom")])
+@pytest.mark.parametrize("how", ["cdrom", "usb"])
+@pytest.mark.parametrize("firmware", ["bios", "uefi", "uefi-sb"])
 def test_the_medium_starts_to_the_console(firmware: Firmware, how: str, medium: Path, tmp_path: Path) -> None:
     if WANTED != "all" and firmware not in WANTED.split(","):
         pytest.skip("set REKINDLE_MEDIUM_BOOTS=all to boot the medium by each firmware (minutes each)")
@@ -92,12 +93,7 @@ def test_the_medium_can_be_taken_out_when_it_runs_from_memory(medium: Path, tmp_
     accel = acceleration(medium)
     limit = START * accel.slowness
     with Machine(hardware, tmp_path / "vm", accel, ScreenReader.default(medium.with_suffix(".psf"))) as machine:
-        menu = machine.wait_for_screen("Rekindle from memory", limit)
-        entries = [line for line in menu.splitlines() if re.search(r"Rekindle|restore|Memory|disk", line)]
-        away = next(n for n, line in enumerate(entries) if "from memory" in line) - next(
-            n for n, line in enumerate(entries) if "Rekindle recovery console" in line
-        )
-        machine.press(*["down"] * away, "ret", pause=0.5)
+        choose(machine, "from memory", limit)
         machine.wait_for_screen(r"Rekindle · (?!Start)", limit, interval=3)
         machine.qmp.command("eject", device="cd", force=True)
         machine.press("alt+f2")
@@ -114,6 +110,52 @@ def test_the_medium_can_be_taken_out_when_it_runs_from_memory(medium: Path, tmp_
         machine.wait_for_screen(r"[Hh]elp|Keys|Arrow", limit / 3)
         if "REKINDLE_SCREENSHOTS" in os.environ:
             machine.screenshot(Path(os.environ["REKINDLE_SCREENSHOTS"]) / "medium-toram.png")
+
+
+@pytest.mark.parametrize(
+    ("entry", "screen", "serial"),
+    [
+        ("on the serial line", r"Rekindle · (?!Start)", r"Linux version [\s\S]*Rekindle · (?!Start)"),
+        ("Unattended restore", r"UNATTENDED RESTORE", ""),
+        ("basic graphics", r"Rekindle · (?!Start)", ""),
+        ("Memory test", r"Memtest86\+", ""),
+        ("Start from the first disk", "THE DISK STARTS", ""),
+    ],
+)
+def test_each_entry_of_the_menu(entry: str, screen: str, serial: str, medium: Path, tmp_path: Path) -> None:
+    if WANTED != "all" and "menu" not in WANTED.split(","):
+        pytest.skip("set REKINDLE_MEDIUM_BOOTS=menu to try the boot menu's entries (a minute each)")
+    disk = make_blank_disk(tmp_path / "disk.raw", 1 << 30)
+    with disk.open("r+b") as file:
+        file.write(boot_sector("THE DISK STARTS"))
+    hardware = Hardware(firmware="bios", cdrom=medium, disks=(DiskSpec(disk, "sata", "DISK0001"),))
+    accel = acceleration(medium)
+    limit = START * accel.slowness
+    with Machine(hardware, tmp_path / "vm", accel, ScreenReader.default(medium.with_suffix(".psf"))) as machine:
+        choose(machine, entry, limit)
+        machine.wait_for_screen(screen, limit, interval=3)
+        if serial:
+            machine.wait_for_serial(serial, limit)
+        if entry == "basic graphics":
+            machine.press("alt+f2")
+            machine.wait_for_screen(r"root@rekindle", limit / 3)
+            assert "nomodeset" in run_in_shell(machine, "cat /proc/cmdline", limit / 3)
+
+
+def choose(machine: Machine, entry: str, timeout: float) -> None:
+    """Start an entry of the boot menu, known by some of its words."""
+    menu = machine.wait_for_screen("Rekindle from memory", timeout)
+    entries = [line for line in menu.splitlines() if re.search(r"Rekindle|restore|Memory|disk", line)]
+    first, wanted = (
+        next(n for n, line in enumerate(entries) if words in line) for words in ("Rekindle recovery console", entry)
+    )
+    machine.press(*["down"] * (wanted - first), "ret", pause=0.5)
+
+
+def boot_sector(text: str) -> bytes:
+    """A boot sector that prints ``text`` by the BIOS and halts: lodsb; int 10h, function 0Eh; until a zero byte."""
+    code = bytes.fromhex("31c0 8ed8 be197c fc ac 08c0 7409 b40e bb0700 cd10 ebf2 f4 ebfd")
+    return (code + text.encode() + b"\0").ljust(510, b"\0") + b"\x55\xaa"
 
 
 def run_in_shell(machine: Machine, command: str, timeout: float) -> str:
