@@ -82,14 +82,19 @@ def looking(place: Place) -> Iterator[Path]:
     if place.path:
         mounted = mount_of(Path(place.path))
         if mounted is not None and mounted.read_only:
-            raise UnsafeTargetError(f"It is mounted read-only on {mounted.point}.")
+            raise UnsafeTargetError(
+                f"It is mounted read-only on {mounted.point}.", hint="Mount it for writing, or choose another place."
+            )
         yield Path(place.path)
         return
     folder = MOUNTS / Path(place.device).name
     if os.geteuid() != 0:
-        raise DeviceError("Only root may mount it.")
+        raise DeviceError("Only root may mount it.", hint="Run as root, or mount it and give the directory.")
     if not mount(place.device, folder, place.kind):
-        raise DeviceError("It cannot be mounted: it may be damaged, in use, or one part of several.")
+        raise DeviceError(
+            "It cannot be mounted: it may be damaged, in use, or one part of several.",
+            hint="Mount it in a shell and give the directory, or choose another place.",
+        )
     try:
         yield folder
     finally:

@@ -10,6 +10,8 @@ from types import TracebackType
 
 from recovery.errors import BusyError, DeviceError, UsageError
 
+_ELSEWHERE = "Make room there, or choose another folder or another disk."
+
 
 class NewFiles:
     """The files of one folder. A context manager: what was not published when it ends is gone, also the folder if it
@@ -34,7 +36,9 @@ class NewFiles:
                 self._made.append(folder)
         except OSError as error:
             self.drop()
-            raise DeviceError(f"The folder {self.folder} cannot be made: {error.strerror}.") from error
+            raise DeviceError(
+                f"The folder {self.folder} cannot be made: {error.strerror}.", hint=_ELSEWHERE
+            ) from error
         return self
 
     def __exit__(
@@ -55,7 +59,7 @@ class NewFiles:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(hidden, flags, 0o600)
         except OSError as error:
-            raise DeviceError(f"{hidden} cannot be made: {error.strerror}.") from error
+            raise DeviceError(f"{hidden} cannot be made: {error.strerror}.", hint=_ELSEWHERE) from error
         lock = os.dup(descriptor)
         self._locks.append(lock)
         try:
@@ -65,7 +69,7 @@ class NewFiles:
             os.close(descriptor)
             if isinstance(error, BlockingIOError):
                 raise BusyError(f"{final} is being written by another run.", hint="Wait for its end.") from error
-            raise DeviceError(f"{hidden} cannot be written: {error.strerror}.") from error
+            raise DeviceError(f"{hidden} cannot be written: {error.strerror}.", hint=_ELSEWHERE) from error
         with contextlib.suppress(OSError):  # FAT has no modes; one that was left behind may have another
             os.fchmod(descriptor, 0o600)
         self._unfinished[final] = hidden
@@ -80,7 +84,7 @@ class NewFiles:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise DeviceError(f"{self.folder / name} cannot be written: {error.strerror}.") from error
+            raise DeviceError(f"{self.folder / name} cannot be written: {error.strerror}.", hint=_ELSEWHERE) from error
 
     def publish(self) -> None:
         """Give all files their names. When one cannot have it, none has. Raises UsageError, DeviceError."""
@@ -98,7 +102,9 @@ class NewFiles:
         except OSError as error:
             for path in named:
                 path.unlink(missing_ok=True)
-            raise DeviceError(f"The files in {self.folder} could not be renamed: {error.strerror}.") from error
+            raise DeviceError(
+                f"The files in {self.folder} could not be renamed: {error.strerror}.", hint=_ELSEWHERE
+            ) from error
         self._made = []
 
     def drop(self) -> None:

@@ -109,7 +109,10 @@ class HttpStore:
             try:
                 page = msgspec.json.decode(reply.body, type=_Page)
             except msgspec.MsgspecError:
-                raise UnreachableError(f"What answers at {self.location} is not a Rekindle server.") from None
+                raise UnreachableError(
+                    f"What answers at {self.location} is not a Rekindle server.",
+                    hint="Check the address and the port.",
+                ) from None
             yield from page.objects
             after = page.next
             if not after:
@@ -123,7 +126,9 @@ class HttpStore:
             return None
         length = reply.headers.get("Content-Length", "")
         if not length.isdigit():
-            raise UnreachableError(f"What answers at {self.location} is not a Rekindle server.")
+            raise UnreachableError(
+                f"What answers at {self.location} is not a Rekindle server.", hint="Check the address and the port."
+            )
         return int(length)
 
     def get(self, name: str) -> bytes:

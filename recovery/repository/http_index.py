@@ -29,7 +29,9 @@ class HttpChunkIndex:
             batch = ids[start : start + _BATCH]
             reply = self._transport.call("POST", "/v1/chunks/lookup", data=b"".join(batch))
             if len(batch) * _ID_SIZE and len(reply.body) != len(batch) * _ANSWER.size:
-                raise UnreachableError("The server's answer about chunks makes no sense.")
+                raise UnreachableError(
+                    "The server's answer about chunks makes no sense.", hint="Check the address and the port."
+                )
             for present, pack, offset, length in _ANSWER.iter_unpack(reply.body):
                 found.append(ChunkLocation(pack, offset, length) if present else None)
         return found

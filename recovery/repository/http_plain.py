@@ -113,7 +113,9 @@ class PlainReads:
             try:
                 self._given = msgspec.json.decode(reply.body, type=SignedReads), at
             except msgspec.MsgspecError:
-                raise UnreachableError("What the server says about signed reads makes no sense.") from None
+                raise UnreachableError(
+                    "What the server says about signed reads makes no sense.", hint="Check the address and the port."
+                ) from None
             self._doubtful = False
 
     def _once(

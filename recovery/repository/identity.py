@@ -97,4 +97,7 @@ def unwrap_master_key(store: ObjectStore, secret: str) -> bytes:
             problem = error if problem is None or isinstance(error, AccessError) else problem
     if problem is not None:
         raise problem
-    raise AccessError(f"The repository has no key that a {kind.replace('-', ' ')} opens.")
+    raise AccessError(
+        f"The repository has no key that a {kind.replace('-', ' ')} opens.",
+        hint="Use the other secret: the passphrase, or the recovery key.",
+    )

@@ -42,7 +42,10 @@ class SqliteIndex:
         try:
             self._database = sqlite3.connect(path, check_same_thread=False, timeout=60)
         except sqlite3.OperationalError as error:
-            raise UsageError(f"The chunk index '{path}' cannot be opened: {error}.") from error
+            raise UsageError(
+                f"The chunk index '{path}' cannot be opened: {error}.",
+                hint="It is a cache: remove it, and it is made anew.",
+            ) from error
         self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _SCHEMA)
 
     def lookup(self, ids: Sequence[bytes]) -> list[ChunkLocation | None]:
@@ -140,5 +143,8 @@ def index_path(repository_id: str) -> Path:
     try:
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise RekindleError(f"The cache directory '{base}' cannot be made: {error.strerror}.") from error
+        raise RekindleError(
+            f"The cache directory '{base}' cannot be made: {error.strerror}.",
+            hint="Set XDG_CACHE_HOME to a directory that can be written.",
+        ) from error
     return base / f"{repository_id}.sqlite"

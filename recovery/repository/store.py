@@ -44,7 +44,10 @@ class DirectoryStore(BucketStore):
                 # Not for everybody: the wrapped keys in it can be tried against a list of passphrases.
                 self.root.mkdir(mode=0o750, parents=True, exist_ok=True)
             except OSError as error:
-                raise AccessError(f"The directory '{root}' cannot be made: {error.strerror}.") from error
+                raise AccessError(
+                    f"The directory '{root}' cannot be made: {error.strerror}.",
+                    hint="Choose another one, or another user.",
+                ) from error
         if not self.root.is_dir():
             raise NotFoundError(
                 f"There is no directory '{root}'.", hint="Check the path; is the disk with the repository mounted?"

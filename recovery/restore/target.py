@@ -24,6 +24,7 @@ _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 #: O_DIRECT wants addresses, offsets and lengths in whole blocks: a device's sectors; 4096 satisfies any filesystem.
 ALIGNMENT = 4096
 _ZERO_STEP = 4 * 1024 * 1024
+_FAKE = "The disk is failing, or has less room than it says: choose another one."
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong]
@@ -124,7 +125,7 @@ class Target:
                     hint="The disk is failing; choose another one.",
                 ) from error
             if count == 0:
-                raise DeviceError(f"'{self.path}' ends at byte {offset + filled}, earlier than it should.")
+                raise DeviceError(f"'{self.path}' ends at byte {offset + filled}, earlier than it should.", hint=_FAKE)
             filled += count
 
     def zero(self, offset: int, length: int) -> None:
@@ -193,7 +194,9 @@ def _open_error(error: OSError, path: str) -> Exception:
             f"'{path}' may not be written: {error.strerror}.", hint="Run as root; is it write-protected?"
         )
     if error.errno in (errno.ENOSPC, errno.EFBIG):
-        return SpaceError(f"There is no room for '{path}': {error.strerror}.")
+        return SpaceError(
+            f"There is no room for '{path}': {error.strerror}.", hint="Make room, or choose another disk."
+        )
     return DeviceError(f"'{path}' cannot be opened: {error.strerror}.", hint="See the kernel's log.")
 
 
