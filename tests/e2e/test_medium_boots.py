@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.lab.accel import TCG, Acceleration, best_acceleration
+from tests.e2e.lab.boot_menu import choose
 from tests.e2e.lab.hardware import DiskSpec, Firmware, Hardware, make_blank_disk
 from tests.e2e.lab.qemu import Machine
 from tests.e2e.lab.screen import ScreenReader
@@ -140,16 +140,6 @@ def test_each_entry_of_the_menu(entry: str, screen: str, serial: str, medium: Pa
             machine.press("alt+f2")
             machine.wait_for_screen(r"root@rekindle", limit / 3)
             assert "nomodeset" in run_in_shell(machine, "cat /proc/cmdline", limit / 3)
-
-
-def choose(machine: Machine, entry: str, timeout: float) -> None:
-    """Start an entry of the boot menu, known by some of its words."""
-    menu = machine.wait_for_screen("Rekindle from memory", timeout)
-    entries = [line for line in menu.splitlines() if re.search(r"Rekindle|restore|Memory|disk", line)]
-    first, wanted = (
-        next(n for n, line in enumerate(entries) if words in line) for words in ("Rekindle recovery console", entry)
-    )
-    machine.press(*["down"] * (wanted - first), "ret", pause=0.5)
 
 
 def boot_sector(text: str) -> bytes:

@@ -113,7 +113,8 @@ def test_every_screen_of_a_booted_medium(tmp_path: Path) -> None:
             DiskSpec(make_blank_disk(tmp_path / "target.raw", 4 * GIB), "nvme", SERIAL),
             DiskSpec(old, "sata", "ZHZ0A1B2"),
         )
-        hardware = Hardware(firmware="bios", cdrom=medium, disks=disks, memory=1024)
+        # What the medium promises to run in.
+        hardware = Hardware(firmware="bios", cdrom=medium, disks=disks, memory=700)
         accel = best_acceleration(medium.parent / "netboot/vmlinuz")
         reader = ScreenReader.default(medium.with_suffix(".psf"))
         pictures = Path(os.environ.get("REKINDLE_SCREENSHOTS", tmp_path / "pictures"))

@@ -1,4 +1,4 @@
-"""One start of the real medium, with nobody at it: it restores by answers on a volume, and is watched from afar.
+"""Starts of the real medium with nobody at it: it restores by answers on a volume, and is watched from afar.
 
 Minutes without KVM, so it is asked for by name: ``REKINDLE_UNATTENDED_BOOT=1``; ``REKINDLE_MEDIUM=FILE.iso`` takes a
 medium that is there instead of building one; ``REKINDLE_SCREENSHOTS=DIR`` keeps pictures.
@@ -6,19 +6,23 @@ medium that is there instead of building one; ``REKINDLE_SCREENSHOTS=DIR`` keeps
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from recovery.commands import run
 from recovery.units import MIB
-from tests.e2e.lab.accel import KERNEL_PARAMETER, best_acceleration
+from tests.e2e.lab.accel import KERNEL_PARAMETER, TCG, best_acceleration
+from tests.e2e.lab.boot_menu import choose
 from tests.e2e.lab.hardware import DiskSpec, Hardware
 from tests.e2e.lab.qemu import Machine
 from tests.e2e.lab.screen import ScreenReader
@@ -75,24 +79,63 @@ def answers_volume(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_host_comes_back_and_is_watched_from_afar(medium: Path, tmp_path: Path) -> None:
-    image = source_image(tmp_path / "host.raw")
-    repository, secret = tmp_path / "repository", tmp_path / "secret"
+@dataclass(frozen=True)
+class Away:
+    """A captured host, the disk for it, and a volume with answers. ``code`` is its one-time code."""
+
+    image: Path
+    target: Path
+    answers: Path
+    code: str
+    state: Path
+    log: Path
+
+    @property
+    def disks(self) -> tuple[DiskSpec, DiskSpec]:
+        """To be plugged in."""
+        return DiskSpec(self.target, "nvme", "TARGET01"), DiskSpec(self.answers, "virtio", "ANSWERS01")
+
+
+@contextlib.contextmanager
+def nobody_there(folder: Path, more: str) -> Iterator[Away]:
+    """A server with a host's point, and answers, ``more`` lines among them."""
+    image = source_image(folder / "host.raw")
+    repository, secret = folder / "repository", folder / "secret"
     secret.write_text(PASSPHRASE + "\n")
     rekindle("repo", "init", repository, "--passphrase-file", secret)
     rekindle("capture", repository, image, "--host", "pve1", "--firmware", "bios", "--secret-file", secret)
-    target = tmp_path / "target.raw"
+    target = folder / "target.raw"
     with target.open("wb") as file:
         file.truncate(96 * MIB)
-    log = tmp_path / "server.log"
+    log = folder / "server.log"
     with serving(repository, log, PORT, names=("10.0.2.2",)) as server:
         code = rekindle("code", "issue", "--host", "pve1", "--state", server.state)[-1]["code"]
         text = (
-            f'unattended = true\nserver = "https://10.0.2.2:{PORT}"\nfingerprint = "{server.ca_fingerprint}"\n'
-            f'code = "{code}"\nsecret = "{PASSPHRASE}"\nhost = "pve1"\nadapt = false\ncountdown = 30\n'
+            f'server = "https://10.0.2.2:{PORT}"\nfingerprint = "{server.ca_fingerprint}"\n'
+            f'code = "{code}"\nsecret = "{PASSPHRASE}"\nhost = "pve1"\nadapt = false\n{more}'
             '[disks]\ndisk1 = "serial:TARGET01,blank"\n'
         )
-        volume = answers_volume(tmp_path / "volume.raw", text)
+        volume = answers_volume(folder / "volume.raw", text)
+        yield Away(image, target, volume, code, server.state, log)
+    assert target.read_bytes() == image.read_bytes()
+    assert PASSPHRASE not in log.read_text()
+
+
+def test_the_entry_of_the_menu_restores_and_switches_off(medium: Path, tmp_path: Path) -> None:
+    with nobody_there(tmp_path, 'after = "poweroff"\ncountdown = 5\n') as away:
+        hardware = Hardware(firmware="bios", cdrom=medium, memory=1024, disks=away.disks)
+        kernel = medium.parent / "netboot/vmlinuz"
+        accel = best_acceleration(kernel) if kernel.exists() else TCG
+        limit = START * accel.slowness
+        with Machine(hardware, tmp_path / "vm", accel, ScreenReader.default(medium.with_suffix(".psf"))) as machine:
+            choose(machine, "Unattended restore", limit)
+            machine.wait_for_screen(r"UNATTENDED RESTORE", limit)
+            machine.wait_for_power_off(limit)
+        assert "finished  pve1" in run([*rekindle_argv("reports", "--state", away.state)]).stdout
+
+
+def test_a_host_comes_back_and_is_watched_from_afar(medium: Path, tmp_path: Path) -> None:
+    with nobody_there(tmp_path, "unattended = true\ncountdown = 30\n") as away:
         kernel, initrd = unpacked(medium, tmp_path)
         stick = tmp_path / "stick.raw"
         shutil.copyfile(medium, stick)
@@ -102,11 +145,7 @@ def test_a_host_comes_back_and_is_watched_from_afar(medium: Path, tmp_path: Path
         )
         hardware = Hardware(
             firmware="bios", kernel=(kernel, initrd, words), memory=1024,
-            disks=(
-                DiskSpec(stick, "sata", "MEDIUM01"),
-                DiskSpec(target, "nvme", "TARGET01"),
-                DiskSpec(volume, "virtio", "ANSWERS01"),
-            ),
+            disks=(DiskSpec(stick, "sata", "MEDIUM01"), *away.disks),
             forwards={SSH: ("", 22), STATUS: ("", 80)},
         )  # fmt: skip
         accel = best_acceleration(kernel)
@@ -130,14 +169,11 @@ def test_a_host_comes_back_and_is_watched_from_afar(medium: Path, tmp_path: Path
             said = ssh(password.group(1), tmp_path, "id -un; rekindle remote; journalctl -b | cat")
             assert said.startswith("root")
             journal = said[said.index("password") + 60 :]
-            for hidden in (PASSPHRASE, code, password.group(1)):
+            for hidden in (PASSPHRASE, away.code, password.group(1)):
                 assert hidden not in journal, "a secret in the journal"
             ssh(password.group(1), tmp_path, "systemctl poweroff")
             machine.wait_for_power_off(limit)
-        kept = run([*rekindle_argv("reports", "--state", server.state)]).stdout
-    assert target.read_bytes() == image.read_bytes()
-    assert "finished  pve1" in kept
-    assert PASSPHRASE not in log.read_text()
+        assert "finished  pve1" in run([*rekindle_argv("reports", "--state", away.state)]).stdout
 
 
 def keep(machine: Machine, name: str) -> None:
