@@ -88,7 +88,9 @@ class ConsoleApp(App[None]):
         """
         screen = self.screen_stack[-1] if self.screen_stack else None
         field = screen.focused if screen else None
-        if (
+        if isinstance(event, events.Key) and not event.is_forwarded and self._meant_for_another(event, screen):
+            pass
+        elif (
             isinstance(event, events.Key)
             and not event.is_forwarded
             and event.key in LEAVE_FIELD
@@ -116,6 +118,10 @@ class ConsoleApp(App[None]):
                 if event.size == self._drawn_size:
                     self.action_draw_again()
                 self._drawn_size = event.size
+
+    def _meant_for_another(self, key: events.Key, screen: Screen[object] | None) -> bool:
+        """Whether what is on the screen now is not what the operator saw when they pressed this key."""
+        return self.leaving or (isinstance(screen, ConsoleScreen) and screen.too_early(key))
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's filters, and ours last."""

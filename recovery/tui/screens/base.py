@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar, cast
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
@@ -29,6 +32,10 @@ T = TypeVar("T")
 STEPS = ("Network", "Repository", "Host", "Point", "Target disks", "Plan", "Confirm", "Restore")
 #: The same for one VM; 'Confirm' comes only where files are overwritten, and has no number.
 VM_STEPS = ("Network", "Repository", "Host", "Point", "VM", "Place", "Plan", "Restore")
+#: Seconds for which a screen that came by itself has to be in sight before its buttons can be pressed.
+LOOK_SECONDS = 1.0
+#: Keys that press a button.
+PRESS = ("enter", "space")
 
 
 class ConsoleScreen(Screen[None]):
@@ -56,6 +63,7 @@ class ConsoleScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.busy = False
+        self._pressed_from = 0.0
 
     @property
     def console_app(self) -> ConsoleApp:
@@ -101,6 +109,18 @@ class ConsoleScreen(Screen[None]):
             action.refresh()
 
     # --- keys -------------------------------------------------------------------------------------------------
+
+    def came_by_itself(self) -> None:
+        """No key brought the operator here: what they press in the first moment is meant for the screen before."""
+        self._pressed_from = math.inf
+        self.call_after_refresh(self._in_sight)
+
+    def _in_sight(self) -> None:
+        self._pressed_from = time.monotonic() + LOOK_SECONDS
+
+    def too_early(self, key: events.Key) -> bool:
+        """Whether this key would press a button that the operator cannot have seen when they pressed it."""
+        return key.key in PRESS and isinstance(self.focused, Action) and key.time < self._pressed_from
 
     def action_back(self) -> None:
         """To the screen before; what was typed here is kept."""

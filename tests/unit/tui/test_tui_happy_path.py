@@ -37,6 +37,8 @@ def test_from_no_address_to_restart() -> None:
             await c.on("Result")
             await c.shows("256 MiB of it read back as a sample")
             await c.press("enter")
+            await c.shows("[>Stay<]")
+            await c.press("right", "enter")
             await c.until(lambda: ("reboot", False) in engine.calls, "restart")
             assert ("start", {BLANK.id: BLANK.serial}) in engine.calls
 

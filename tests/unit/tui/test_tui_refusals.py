@@ -174,6 +174,7 @@ def test_failed_run_says_what_to_do_and_can_be_retried() -> None:
             await c.shows("Look at its SMART data")
             await c.shows("× Restore disk1")
             await c.shows("[>Retry<]")
+            await c.on("Result")
             await c.press("enter")
             await c.shows("The restore is complete")
             assert len([call for call in engine.calls if call[0] == "start"]) == 2

@@ -239,6 +239,7 @@ def test_a_failure_can_be_tried_again() -> None:
             await c.shows("web1-vda.qcow2 cannot be written")
             await c.shows("No file was left behind")
             await c.shows("[>Retry<]")
+            await c.on("Result")
             await c.press("enter")
             await c.shows("What to do next")
             assert [call[0] for call in engine.calls].count("start") == 2
