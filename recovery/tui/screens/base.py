@@ -17,7 +17,8 @@ from textual.widgets import Input
 
 from recovery.errors import ErrorReport, RekindleError
 from recovery.tui.session import Session
-from recovery.tui.widgets.controls import Action, Field, Toggle
+from recovery.tui.widgets.choice import ChoiceList
+from recovery.tui.widgets.controls import Action, Field, FieldLabel, Toggle
 from recovery.tui.widgets.dialogs import Dialog, error_dialog, help_dialog
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.tui.work import in_thread
@@ -99,14 +100,17 @@ class ConsoleScreen(Screen[None]):
         return ()
 
     def on_screen_suspend(self) -> None:
-        """Below a dialog no button is marked as the one that Enter presses."""
-        for action in self.query(Action):
-            action.refresh()
+        """Below a dialog nothing is marked as what keys go to."""
+        self._draw_marks()
 
     def on_screen_resume(self) -> None:
         """The mark comes back."""
-        for action in self.query(Action):
-            action.refresh()
+        self._draw_marks()
+
+    def _draw_marks(self) -> None:
+        for kind in (Action, Toggle, FieldLabel, ChoiceList):
+            for widget in self.query(kind):
+                widget.refresh()
 
     # --- keys -------------------------------------------------------------------------------------------------
 
