@@ -66,11 +66,10 @@ class Action(Widget, can_focus=True):
 
 
 class Toggle(Widget, can_focus=True):
-    """A check box: `` [x] Use DHCP``; Space changes it, Enter goes on."""
+    """A check box: `` [x] DHCP``; Enter and Space change it, Tab and the arrows go on."""
 
     BINDINGS = [
-        Binding("space", "switch", show=False),
-        Binding("enter", "app.focus_next", show=False),
+        Binding("enter,space", "switch", show=False),
         Binding("left", "app.focus_previous", show=False),
         Binding("right", "app.focus_next", show=False),
     ]

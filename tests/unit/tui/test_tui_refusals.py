@@ -244,7 +244,7 @@ def test_network_errors_and_bad_addresses() -> None:
             await c.shows("enp4s0 got no address")
             await c.press("escape")
             c.app.screen.query_one("#dhcp").focus()
-            await c.press("space", "enter")
+            await c.press("space", "tab")
             await c.type("10.0.0.5")
             c.app.screen.query_one("#apply").focus()
             await c.press("enter")

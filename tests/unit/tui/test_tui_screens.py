@@ -208,7 +208,7 @@ def test_every_other_state(size: tuple[int, int]) -> None:
         async with console(Late(), size) as c:
             await c.on("Network")
             c.app.screen.query_one("#dhcp").focus()
-            await c.press("space", "enter")
+            await c.press("enter", "tab")
             await c.type("192.168.1.20/24")
             await look_at(c, "Network (fixed address)")
             c.app.screen.query_one("#apply").focus()

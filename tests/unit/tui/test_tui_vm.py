@@ -108,7 +108,7 @@ def test_what_is_overwritten_is_typed(size: tuple[int, int]) -> None:
             await c.press("escape")
             await c.on("Place")
             c.app.screen.query_one("#overwrite").focus()
-            await c.press("space", "enter", "enter")
+            await c.press("enter", "tab", "enter")
             await c.on("Plan")
             await c.shows("[>Continue<]")
             await c.press("enter")
