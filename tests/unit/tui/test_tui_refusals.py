@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from recovery.engine.api import NetworkConfig
 from recovery.errors import DeviceError
 from recovery.machine.model import Machine
@@ -186,7 +188,7 @@ def test_reattach_to_a_running_restore_and_stop_it_after_a_question() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
         engine.hold.clear()
-        plan_of(engine)
+        await asyncio.to_thread(plan_of, engine)
         async with console(engine) as c:
             await c.on("Restore")
             await c.shows("► Restore disk1")
@@ -219,7 +221,7 @@ def test_power_is_refused_during_a_run() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
         engine.hold.clear()
-        plan_of(engine)
+        await asyncio.to_thread(plan_of, engine)
         async with console(engine) as c:
             await c.on("Restore")
             await c.press("f10")

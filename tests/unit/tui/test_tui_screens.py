@@ -177,7 +177,8 @@ def test_every_other_state(size: tuple[int, int]) -> None:
 
     async def tasks() -> None:
         engine = FakeEngine(address=True)
-        engine.unattended(Unattended(phase="refused", message="The disk is not there.", reasons=("No disk has S1.",)))
+        refused = Unattended(phase="refused", message="The disk is not there.", reasons=("No disk has S1.",))
+        await asyncio.to_thread(engine.unattended, refused)
         async with console(engine, size, task="") as c:
             await c.on("Task")
             await look_at(c, "Task (unattended refused)")
