@@ -20,7 +20,7 @@ from textual.screen import Screen
 
 from recovery.engine.api import EngineApi
 from recovery.errors import ErrorReport, RekindleError
-from recovery.systemd import notify
+from recovery.systemd import is_service, notify
 from recovery.tui.describe import NO_ADDRESS, network_line
 from recovery.tui.glyphs import CHARSETS
 from recovery.tui.screens.base import ConsoleScreen
@@ -31,6 +31,7 @@ from recovery.tui.terminal import CLEAR
 from recovery.tui.theme import CONSOLE_THEME, GlyphFilter, install
 from recovery.tui.widgets.controls import Field
 from recovery.tui.widgets.dialogs import Dialog, error_dialog
+from recovery.tui.widgets.power_dialog import PowerDialog
 from recovery.tui.work import in_thread
 
 #: It imports the screens from the choice of a host to the result; the first one would come later by them, on a slow
@@ -225,13 +226,7 @@ class ConsoleApp(App[None]):
         """F10: leave the console, restart or switch off."""
         if isinstance(self.screen, Dialog):
             return
-        chosen = await self.push_screen_wait(
-            Dialog(
-                "Power",
-                "Leaving the console does not stop a restore. Restarting does, so it is refused while one runs.",
-                [("stay", "Stay"), ("quit", "Leave console"), ("reboot", "Restart"), ("off", "Switch off")],
-            )
-        )
+        chosen = await self.push_screen_wait(PowerDialog(self.session.engine, comes_back=is_service()))
         if chosen == "quit":
             self.exit()
         elif chosen in ("reboot", "off"):

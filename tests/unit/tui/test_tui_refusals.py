@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
-from recovery.engine.api import NetworkConfig
-from recovery.errors import DeviceError
+import pytest
+
+from recovery.engine.api import NetworkConfig, RunState
+from recovery.errors import DeviceError, UnreachableError
 from recovery.machine.model import Machine
 from recovery.plan.model import Problem
 from tests.unit.tui.console import console, run
@@ -225,10 +228,35 @@ def test_power_is_refused_during_a_run() -> None:
         async with console(engine) as c:
             await c.on("Restore")
             await c.press("f10")
-            await c.shows("Leave console")
+            await c.shows("A restore is running, and goes on after 'Leave console'.")
             await c.press("right", "right", "enter")
             await c.shows("A restore is running")
             assert not [call for call in engine.calls if call[0] == "reboot"]
+
+    run(test)
+
+
+def test_power_says_what_is_so_and_what_leaving_means_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost(FakeEngine):
+        lost = False
+
+        def state(self) -> RunState:
+            if self.lost:
+                raise UnreachableError("The engine does not answer.")
+            return super().state()
+
+    async def test() -> None:
+        engine = Lost(address=True)
+        async with console(engine) as c:
+            await c.press("f10")
+            await c.shows("No restore is running.")
+            assert "[ Leave console ]" in c.text
+            await c.press("escape")
+            monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+            engine.lost = True
+            await c.press("f10")
+            await c.shows("not known: The engine does not answer.")
+            assert "[ Restart console ]" in c.text
 
     run(test)
 

@@ -155,7 +155,7 @@ def test_every_screen(size: tuple[int, int]) -> None:
             await c.shows("Help · Result")
             await look("Result (help)")
             await c.press("escape", "f10")
-            await c.shows("Leave console")
+            await c.shows("No restore is running")
             await look("Result (power)")
 
     run(test)
