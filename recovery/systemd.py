@@ -1,10 +1,15 @@
-"""What a service tells systemd about itself."""
+"""What a service knows of systemd, and tells it about itself."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
+
+
+def is_service() -> bool:
+    """Whether systemd started this very process, and not a shell that started it (systemd.exec(5))."""
+    return os.environ.get("SYSTEMD_EXEC_PID", "") == str(os.getpid())
 
 
 def notify(state: str) -> None:

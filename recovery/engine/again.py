@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,13 +10,21 @@ from pathlib import Path
 from recovery.plan.model import Choices
 from recovery.plan.vm import VmChoices
 
+#: Digits of a point's id that are shown, and typed from a screen.
+_DIGITS = 12
+
+
+def _point(text: str) -> str:
+    return text[:_DIGITS] if re.fullmatch(r"[0-9a-f]{64}", text) else text
+
 
 def command(choices: Choices, locations: Sequence[str]) -> str:
     """The command that completes what a run with these choices began, from the copies at ``locations``.
 
-    The point is named by its id: meanwhile there may be a later one. How to log in is not in it.
+    The point is named by its id, as far as one types it: meanwhile there may be a later one. How to log in is not in
+    it.
     """
-    words = ["rekindle", "restore", *locations[:1], "--host", choices.host, "--point", choices.point]
+    words = ["rekindle", "restore", *locations[:1], "--host", choices.host, "--point", _point(choices.point)]
     for disk, target in sorted(choices.targets.items()):
         words += ["--target", f"{disk}={target}"]
     for location in locations[1:]:
@@ -34,7 +43,7 @@ def command(choices: Choices, locations: Sequence[str]) -> str:
 
 def vm_command(choices: VmChoices, locations: Sequence[str]) -> str:
     """The command that restores the same disks of a VM to the same place. How to log in is not in it."""
-    words = ["rekindle", "extract", *locations[:1], "--host", choices.host, "--point", choices.point]
+    words = ["rekindle", "extract", *locations[:1], "--host", choices.host, "--point", _point(choices.point)]
     words += ["--vm", choices.vm, *(word for disk in choices.disks for word in ("--disk", disk))]
     words += ["--onto", choices.device] if choices.device else []
     words += ["--into", choices.folder] if choices.folder else []

@@ -20,7 +20,7 @@ from textual.screen import Screen
 
 from recovery.engine.api import EngineApi
 from recovery.errors import ErrorReport, RekindleError
-from recovery.systemd import notify
+from recovery.systemd import is_service, notify
 from recovery.tui.describe import NO_ADDRESS, network_line
 from recovery.tui.glyphs import CHARSETS
 from recovery.tui.screens.base import ConsoleScreen
@@ -31,6 +31,7 @@ from recovery.tui.terminal import CLEAR
 from recovery.tui.theme import CONSOLE_THEME, GlyphFilter, install
 from recovery.tui.widgets.controls import Field
 from recovery.tui.widgets.dialogs import Dialog, error_dialog
+from recovery.tui.widgets.power_dialog import PowerDialog
 from recovery.tui.work import in_thread
 
 #: It imports the screens from the choice of a host to the result; the first one would come later by them, on a slow
@@ -88,7 +89,9 @@ class ConsoleApp(App[None]):
         """
         screen = self.screen_stack[-1] if self.screen_stack else None
         field = screen.focused if screen else None
-        if (
+        if isinstance(event, events.Key) and not event.is_forwarded and self._meant_for_another(event, screen):
+            pass
+        elif (
             isinstance(event, events.Key)
             and not event.is_forwarded
             and event.key in LEAVE_FIELD
@@ -116,6 +119,10 @@ class ConsoleApp(App[None]):
                 if event.size == self._drawn_size:
                     self.action_draw_again()
                 self._drawn_size = event.size
+
+    def _meant_for_another(self, key: events.Key, screen: Screen[object] | None) -> bool:
+        """Whether what is on the screen now is not what the operator saw when they pressed this key."""
+        return self.leaving or (isinstance(screen, ConsoleScreen) and screen.too_early(key))
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's filters, and ours last."""
@@ -219,13 +226,7 @@ class ConsoleApp(App[None]):
         """F10: leave the console, restart or switch off."""
         if isinstance(self.screen, Dialog):
             return
-        chosen = await self.push_screen_wait(
-            Dialog(
-                "Power",
-                "Leaving the console does not stop a restore. Restarting does, so it is refused while one runs.",
-                [("stay", "Stay"), ("quit", "Leave console"), ("reboot", "Restart"), ("off", "Switch off")],
-            )
-        )
+        chosen = await self.push_screen_wait(PowerDialog(self.session.engine, comes_back=is_service()))
         if chosen == "quit":
             self.exit()
         elif chosen in ("reboot", "off"):

@@ -11,7 +11,7 @@ from recovery.format.point import Consistency, Point
 from recovery.layout import Content, VirtualMachine
 from recovery.machine.model import Disk, Machine, Nic
 from recovery.plan.model import Problem
-from recovery.units import format_size
+from recovery.units import format_count, format_size
 
 CONSISTENCY: dict[Consistency, str] = {
     "crash": "crash (like after a power cut)",
@@ -61,7 +61,7 @@ def age(seconds: float, now: float) -> str:
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         count = int(passed // length)
         if count:
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{format_count(count, unit)} ago"
     return "just now"
 
 
@@ -119,7 +119,9 @@ def disk_contents(disk: Disk) -> list[str]:
     if disk.table.kind == "none":
         lines.append(f"Whole disk: {_content(disk.content)}")
     else:
-        lines.append(f"{disk.table.kind.upper()} partition table, {len(disk.table.partitions)} partitions:")
+        lines.append(
+            f"{disk.table.kind.upper()} partition table, {format_count(len(disk.table.partitions), 'partition')}:"
+        )
         lines.extend(
             f"  {part.number}: {format_size(part.size)} {_content(part.content)}"
             + (f" ({part.name})" if part.name else "")

@@ -127,6 +127,6 @@ def verdict(report: Report, todo: int = 0) -> str:
     what = "restore" if report.point else "repair"
     but = " except for what was lost" if report.damaged else ""
     count = len(report.warnings)
-    warnings = f", with {count} warning{'' if count == 1 else 's'}" if count else ""
+    warnings = f", with {format_count(count, 'warning')}" if count else ""
     first = f"; {format_count(todo, 'thing')} to do first" if todo else ""
     return f"{FAILED if but else DONE} The {what} is complete{but}{warnings}{first}."

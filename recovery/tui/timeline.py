@@ -12,7 +12,7 @@ from recovery.format.point import Point, PointSummary
 from recovery.tui.describe import age
 from recovery.tui.glyphs import AMOUNT
 from recovery.tui.widgets.choice import HEADING
-from recovery.units import format_size
+from recovery.units import format_count, format_size
 from recovery.when import When
 
 #: Cells of the bar that shows how much changed.
@@ -48,7 +48,7 @@ class Timeline:
         found: list[tuple[str, str]] = []
         for day, group in groupby(self.points, key=lambda point: _here(point.created).date()):
             ids = [point.id for point in group]
-            count = f"{len(ids)} point{'s' if len(ids) > 1 else ''}"
+            count = format_count(len(ids), "point")
             past = (_here(self.now).date() - day).days
             name = {0: ", today", 1: ", yesterday"}.get(past, f", {past} days ago" if past > 0 else "")
             found.append((HEADING, f"── {day:%a %Y-%m-%d}{name}, {count} ".ljust(width, "─")))

@@ -185,7 +185,7 @@ def restore(tour: Tour, code: str, network: Relay) -> None:
     tour.press("ret")
     tour.look("qr", "It says")
     tour.press("esc", "f10")
-    tour.look("power", "Leave console")
+    tour.look("power", r"(?s)No restore is running.*Restart console")
     tour.press("esc", "end")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar, cast
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
@@ -14,7 +17,8 @@ from textual.widgets import Input
 
 from recovery.errors import ErrorReport, RekindleError
 from recovery.tui.session import Session
-from recovery.tui.widgets.controls import Action, Field, Toggle
+from recovery.tui.widgets.choice import ChoiceList
+from recovery.tui.widgets.controls import Action, Field, FieldLabel, Toggle
 from recovery.tui.widgets.dialogs import Dialog, error_dialog, help_dialog
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.tui.work import in_thread
@@ -29,6 +33,10 @@ T = TypeVar("T")
 STEPS = ("Network", "Repository", "Host", "Point", "Target disks", "Plan", "Confirm", "Restore")
 #: The same for one VM; 'Confirm' comes only where files are overwritten, and has no number.
 VM_STEPS = ("Network", "Repository", "Host", "Point", "VM", "Place", "Plan", "Restore")
+#: Seconds for which a screen that came by itself has to be in sight before its buttons can be pressed.
+LOOK_SECONDS = 1.0
+#: Keys that press a button.
+PRESS = ("enter", "space")
 
 
 class ConsoleScreen(Screen[None]):
@@ -57,6 +65,7 @@ class ConsoleScreen(Screen[None]):
         super().__init__()
         self.busy = False
         self._status = ""
+        self._pressed_from = 0.0
 
     @property
     def console_app(self) -> ConsoleApp:
@@ -92,16 +101,31 @@ class ConsoleScreen(Screen[None]):
         return ()
 
     def on_screen_suspend(self) -> None:
-        """Below a dialog no button is marked as the one that Enter presses."""
-        for action in self.query(Action):
-            action.refresh()
+        """Below a dialog nothing is marked as what keys go to."""
+        self._draw_marks()
 
     def on_screen_resume(self) -> None:
         """The mark comes back."""
-        for action in self.query(Action):
-            action.refresh()
+        self._draw_marks()
+
+    def _draw_marks(self) -> None:
+        for kind in (Action, Toggle, FieldLabel, ChoiceList):
+            for widget in self.query(kind):
+                widget.refresh()
 
     # --- keys -------------------------------------------------------------------------------------------------
+
+    def came_by_itself(self) -> None:
+        """No key brought the operator here: what they press in the first moment is meant for the screen before."""
+        self._pressed_from = math.inf
+        self.call_after_refresh(self._in_sight)
+
+    def _in_sight(self) -> None:
+        self._pressed_from = time.monotonic() + LOOK_SECONDS
+
+    def too_early(self, key: events.Key) -> bool:
+        """Whether this key would press a button that the operator cannot have seen when they pressed it."""
+        return key.key in PRESS and isinstance(self.focused, Action) and key.time < self._pressed_from
 
     def action_back(self) -> None:
         """To the screen before; what was typed here is kept."""

@@ -25,7 +25,8 @@ class ConfirmFilesScreen(ConsoleScreen):
     HELP = (
         "The files that are listed are there already. Each is replaced when all new\n"
         "files are complete; if the restore fails or is stopped, they stay.\n\n"
-        "Type the VM's name as shown to allow it. To keep them, go back (Esc twice)\n"
+        "Type the VM's name as shown to allow it; Enter goes to 'Back' then, and\n"
+        "going on takes one more step, to the left. To keep them, go back (Esc twice)\n"
         "and choose another folder."
     )
 
@@ -60,9 +61,10 @@ class ConfirmFilesScreen(ConsoleScreen):
         self.query_one("#verdict-vm", Lines).update("")
 
     def field_done(self, id: str) -> None:
-        """Enter: to the button; a wrong text is said at once."""
+        """Enter: to the buttons; a wrong text is said at once."""
         if self._check():
-            self.query_one("#start").focus()
+            # Not the button that overwrites: a second Enter must not be enough.
+            self.set_focus(self.query_one("#back"))
 
     def _check(self) -> bool:
         right = self.session.confirmed()

@@ -56,6 +56,7 @@ class FailedScreen(ConsoleScreen):
 
     def on_mount(self) -> None:
         """Read the report."""
+        self.came_by_itself()
         self.query_one("#retry").focus()
         self.read()
 

@@ -31,7 +31,7 @@ class NetworkScreen(ConsoleScreen):
     HELP = (
         "The server with your recovery points must be reachable from here.\n\n"
         "Interface   Choose the card with the arrows. 'no link': cable or switch.\n"
-        "DHCP        Space switches it off; then type address with prefix length\n"
+        "DHCP        Enter switches it off; then type address with prefix length\n"
         "            (192.168.1.20/24), gateway and DNS servers.\n"
         "VLAN        A number when the switch port is tagged; else leave it empty.\n"
         "Apply       Sets this up and waits for the address.\n"
@@ -45,7 +45,7 @@ class NetworkScreen(ConsoleScreen):
         yield ChoiceList(id="nics")
         dhcp = self.session.toggles.get("dhcp", True)
         with Horizontal(classes="row gap"):
-            yield Toggle("DHCP (Space changes it)", dhcp, id="dhcp")
+            yield Toggle("DHCP (Enter changes it)", dhcp, id="dhcp")
         for id, label, example in (
             ("address", "Address/prefix", "e.g. 192.168.1.20/24"),
             ("gateway", "Gateway", "e.g. 192.168.1.1"),

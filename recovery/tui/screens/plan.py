@@ -21,6 +21,7 @@ from recovery.tui.widgets.controls import Action
 from recovery.tui.widgets.dialogs import SecretDialog
 from recovery.tui.widgets.grow_dialog import GrowDialog, has_growth, take
 from recovery.tui.widgets.panes import Lines, Pane
+from recovery.units import format_count
 
 #: Problems to which a passphrase is the answer.
 #: Stored content that is not there: another copy may have it, or zeros take its place; and what needs a copy.
@@ -102,9 +103,9 @@ class PlanScreen(ConsoleScreen):
         errors = sum(problem.severity == "error" for problem in plan.problems)
         warnings = sum(problem.severity == "warning" for problem in plan.problems)
         self.query_one("#verdict", Lines).update(
-            f"The {what} is possible, {warnings} warning{'' if warnings == 1 else 's'}. Nothing was written yet."
+            f"The {what} is possible, {format_count(warnings, 'warning')}. Nothing was written yet."
             if allowed
-            else f"The {what} is refused: {errors} error{'' if errors == 1 else 's'}. Nothing was written."
+            else f"The {what} is refused: {format_count(errors, 'error')}. Nothing was written."
         )
         created = self.session.point.header.created if self.session.point else 0.0
         self.query_one("#plan-text", Lines).update(plan_text(plan, created, self.size.width - 3))

@@ -23,6 +23,7 @@ from recovery.tui.widgets.controls import Action, Field, Row
 from recovery.tui.widgets.dialogs import DIALOG_WIDTH, Dialog
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.tui.work import in_thread
+from recovery.units import format_count
 from recovery.when import EXAMPLES, When, parse_when
 
 #: Seconds between two looks for points that came into sight.
@@ -172,7 +173,7 @@ class PointScreen(ConsoleScreen):
         if when is not None:
             count = sum(when.holds(point.created) for point in self.session.points)
             which = f"up to {moment(when.last)}" if when.first is None else f"of the day from {moment(when.first)} on"
-            self.status(f"Enter: {count} point{'' if count == 1 else 's'} {which}")
+            self.status(f"Enter: {format_count(count, 'point')} {which}")
         else:
             self.status(f"Not a time yet. Like {EXAMPLES}" if value.strip() else "Enter: all points")
 

@@ -115,6 +115,8 @@ class RestoreScreen(ConsoleScreen):
         if state.phase == "idle":
             self.status("")
             self.console_app.back_to_plan()  # the engine was restarted and knows of no run
+            if isinstance(self.app.screen, ConsoleScreen):
+                self.app.screen.came_by_itself()
             return
         self.status("")
         self.model = RunModel(plan=state.plan or state.vm_plan)
@@ -236,7 +238,9 @@ class RestoreScreen(ConsoleScreen):
 
     @work(exclusive=True, group="ask")
     async def press_stop(self) -> None:
-        """Ask, then stop."""
+        """Ask, then stop; an end that came first has its own screen."""
+        if self.model.finished is not None:
+            return
         files = isinstance(self.model.plan, VmPlan)
         answer = await self.choose(
             f"Stop the {self.model.noun}?",

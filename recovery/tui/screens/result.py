@@ -58,6 +58,7 @@ class ResultScreen(ConsoleScreen):
 
     def on_mount(self) -> None:
         """Read the report."""
+        self.came_by_itself()
         self.query_one("#restart").focus()
         self.read()
 
@@ -88,8 +89,9 @@ class ResultScreen(ConsoleScreen):
 
     @work(exclusive=True, group="ask")
     async def press_restart(self) -> None:
-        """Boot the restored host."""
-        await self.console_app.power(off=False)
+        """Boot the restored host; what is to be done before is a question of its own (``may_restart``)."""
+        if self._todo or await self._sure("Restart this machine?", "Restart now"):
+            await self.console_app.power(off=False)
 
     async def may_restart(self) -> bool:
         """First, what has to be done before."""
@@ -102,7 +104,13 @@ class ResultScreen(ConsoleScreen):
     @work(exclusive=True, group="ask")
     async def press_off(self) -> None:
         """Switch off."""
-        await self.console_app.power(off=True)
+        if await self._sure("Switch this machine off?", "Switch off now"):
+            await self.console_app.power(off=True)
+
+    async def _sure(self, title: str, label: str) -> bool:
+        """Restart has the focus from the start, so one Enter alone must not do it."""
+        text = "What is on the disks stays. A log that was not saved is gone with this medium's memory."
+        return await self.choose(title, hang(text, 74), [("stay", "Stay"), ("go", label)]) == "go"
 
     @work(exclusive=True, group="ask")
     async def press_save(self) -> None:

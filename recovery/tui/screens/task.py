@@ -19,7 +19,7 @@ from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action
 from recovery.tui.widgets.panes import Lines
 from recovery.tui.work import in_thread
-from recovery.units import format_size
+from recovery.units import format_count, format_size
 
 #: Seconds between two looks for an address.
 POLL_SECONDS = 3.0
@@ -57,8 +57,8 @@ def machine_line(machine: Machine) -> str:
     firmware = FIRMWARE[machine.firmware]
     firmware += " with Secure Boot" if machine.secure_boot else ""
     disks = sum(not disk.boot_medium for disk in machine.disks)
-    count = f"{disks} disk{'' if disks == 1 else 's'}"
-    return ", ".join(part for part in (name, firmware, f"{format_size(machine.memory)} of memory", count) if part)
+    memory = f"{format_size(machine.memory)} of memory"
+    return ", ".join(part for part in (name, firmware, memory, format_count(disks, "disk")) if part)
 
 
 class TaskScreen(ConsoleScreen):

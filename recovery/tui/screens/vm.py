@@ -31,14 +31,14 @@ class VmScreen(ConsoleScreen):
     NAME = "VM"
     HELP = (
         "Above: the VMs of the host at this point. Enter chooses one and goes on.\n"
-        "Below: its disks. Tab goes there; Space leaves one out and takes it back.\n\n"
+        "Below: its disks. Tab goes there; Enter leaves one out and takes it back.\n\n"
         "A disk in a file (qcow2, raw) comes back as that very file, one on a\n"
         "logical volume or partition as a raw image. The VM's definition is\n"
         "written beside them. Nothing on this machine's disks is overwritten.\n\n"
         "'-' marks disks that are not in the point: those in Ceph, over iSCSI, or on\n"
         "disks of the host that were not captured."
     )
-    HINTS = "Arrows move  Enter choose  Space on/off  Tab on  Esc back  F1 help  F2 shell"
+    HINTS = "Arrows move  Enter choose, on/off  Tab on  Esc back  F1 help  F2 shell"
 
     def body(self) -> ComposeResult:
         """VMs, disks, details."""
@@ -139,7 +139,7 @@ class VmScreen(ConsoleScreen):
             return
         self.session.vm_disks -= {disk.target for disk in vm.disks if not disk.on}
         if not self.session.vm_disks:
-            self._refuse(f"No disk of {vm.name} is chosen.", "Choose at least one: Tab, then Space on it.")
+            self._refuse(f"No disk of {vm.name} is chosen.", "Choose at least one: Tab, then Enter on it.")
             return
         places = await self.ask("Looking at the filesystems of this machine", self.session.engine.places)
         if places is None:

@@ -1,4 +1,7 @@
-"""A list to choose from: arrows move, Enter chooses. ``>`` marks the row that Enter would choose."""
+"""A list to choose from: arrows move, Enter chooses.
+
+``>`` marks the row that Enter would choose now, ``·`` the current row of a list that keys do not go to.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,12 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from recovery.tui.widgets.controls import FOCUS, gets_keys
+
 #: The id of a row that is a heading: it is shown and never highlighted.
 HEADING = ""
+#: Before the current row of a list without focus. ``-`` and ``*`` say in several lists what can be and was chosen.
+CURRENT = "·"
 
 
 class ChoiceList(ScrollView, can_focus=True):
@@ -98,7 +105,7 @@ class ChoiceList(ScrollView, can_focus=True):
                 return
 
     def watch_highlighted(self, before: int | None, now: int | None) -> None:
-        """Move the ``>``, keep it in sight, tell the screen."""
+        """Move the mark, keep it in sight, tell the screen."""
         self.refresh()
         self._show_highlighted()
         self.post_message(self.Highlighted(self))
@@ -134,7 +141,8 @@ class ChoiceList(ScrollView, can_focus=True):
             text = text or (self._text_of(id) if self._text_of else "")
             if here:
                 style += self.get_component_rich_style("choice--highlighted", partial=True)
-            line = f"{'>' if here else ' '} {text}"
+            mark = " " if not here else FOCUS if gets_keys(self) else CURRENT
+            line = f"{mark} {text}"
         if len(line) > width > 3 and id != HEADING:
             line = line[: width - 1] + "…"
         return Strip([Segment(set_cell_size(line, width), style)], width)

@@ -1,4 +1,4 @@
-"""Buttons, check boxes and text fields: one line high, with focus visible as colour and as text."""
+"""Buttons, check boxes and text fields: one line high; focus, and what is disabled, visible as colour and as text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Input
 
-from recovery.tui.widgets.panes import Lines
-
 #: What the button for it says, while secrets are hidden and while they are shown.
 SHOW, _HIDE = "Show secrets", "Hide secrets"
 #: Cells of the line that an empty field shows.
 _EMPTY = 24
+#: Before what keys go to.
+FOCUS = ">"
+
+
+def gets_keys(widget: Widget) -> bool:
+    """Whether keys go to it now: a dialog leaves the focus of the screen below where it is."""
+    return widget.has_focus and widget.app.screen is widget.screen
 
 
 class Action(Widget, can_focus=True):
@@ -53,7 +58,7 @@ class Action(Widget, can_focus=True):
         """The label, marked when focused, in parentheses when it cannot be pressed."""
         if self.disabled:
             return Text(f"( {self.label} )")
-        return Text(f"[>{self.label}<]" if self.has_focus and self.app.screen is self.screen else f"[ {self.label} ]")
+        return Text(f"[{FOCUS}{self.label}<]" if gets_keys(self) else f"[ {self.label} ]")
 
     def action_press(self) -> None:
         """Tell the screen."""
@@ -61,11 +66,10 @@ class Action(Widget, can_focus=True):
 
 
 class Toggle(Widget, can_focus=True):
-    """A check box: `` [x] Use DHCP``; Space changes it, Enter goes on."""
+    """A check box: `` [x] DHCP``; Enter and Space change it, Tab and the arrows go on."""
 
     BINDINGS = [
-        Binding("space", "switch", show=False),
-        Binding("enter", "app.focus_next", show=False),
+        Binding("enter,space", "switch", show=False),
         Binding("left", "app.focus_previous", show=False),
         Binding("right", "app.focus_next", show=False),
     ]
@@ -89,7 +93,7 @@ class Toggle(Widget, can_focus=True):
 
     def render(self) -> Text:
         """The box and its label."""
-        return Text(f"{'>' if self.has_focus else ' '}[{'x' if self.value else ' '}] {self.label}")
+        return Text(f"{FOCUS if gets_keys(self) else ' '}[{'x' if self.value else ' '}] {self.label}")
 
     def action_switch(self) -> None:
         """Change it and tell the screen."""
@@ -130,8 +134,31 @@ class Field(Input):
             getattr(self, f"action_{action}")()
 
 
+class FieldLabel(Widget):
+    """What a field is for: ``> User`` when typing goes there, ``(User)`` when nothing can be typed there."""
+
+    def __init__(self, text: str, field: Field) -> None:
+        super().__init__(classes="label")
+        self._text = text
+        self._field = field
+
+    def on_mount(self) -> None:
+        """Follow the field."""
+        for attribute in ("disabled", "has_focus"):
+            self.watch(self._field, attribute, self._draw, init=False)
+
+    def _draw(self) -> None:
+        self.refresh()
+
+    def render(self) -> Text:
+        """Marks and text."""
+        if self._field.disabled:
+            return Text(f" ({self._text})")
+        return Text(f"{FOCUS if gets_keys(self._field) else ' '} {self._text}")
+
+
 class Row(Horizontal):
-    """A labelled field on one line; ``>`` before the label says that typing goes there."""
+    """A labelled field on one line."""
 
     def __init__(self, label: str, field: Field, *, gap: bool = False) -> None:
         super().__init__(classes="row gap" if gap else "row")
@@ -140,16 +167,8 @@ class Row(Horizontal):
 
     def compose(self) -> ComposeResult:
         """Label and field."""
-        yield Lines(f"  {self._label}", classes="label")
+        yield FieldLabel(self._label, self._field)
         yield self._field
-
-    def on_descendant_focus(self) -> None:
-        """Mark the row."""
-        self.query_one(Lines).update(f"> {self._label}")
-
-    def on_descendant_blur(self) -> None:
-        """Clear the mark."""
-        self.query_one(Lines).update(f"  {self._label}")
 
 
 def switch_secrets(fields: Iterable[Field], button: Action) -> None:

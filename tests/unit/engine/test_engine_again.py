@@ -23,13 +23,18 @@ def test_everything_that_was_chosen_is_in_it() -> None:
     assert words[:3] == ["rekindle", "restore", "https://backup:8443"]
     context = restore.make_context("restore", words[2:])
     found = context.params
-    assert found["host"] == "hv1" and found["point_id"] == "ab" * 32
+    assert found["host"] == "hv1" and found["point_id"] == "ab" * 6
     assert found["targets"] == ("disk1=/srv/my images/a.raw", "disk2=wwn:0x5000")
     assert found["copies"] == ("/mnt/usb copy",)
     assert found["adapt"] is False and found["grow"] is False
     assert found["grow_to"] == ("/srv/my data", "vg0") and found["to_gpt"]
     assert found["verify"] and found["skip_damaged"] and found["loops"]
     assert (found["user"], found["password_file"]) == ("ann", Path("/root/p w"))
+
+
+def test_a_point_that_is_named_by_a_time_stays_so() -> None:
+    choices = Choices(host="hv1", point="yesterday 14:03", targets={})
+    assert "--point 'yesterday 14:03' " in command(choices, ["/srv/r"])
 
 
 def test_nothing_is_in_it_that_was_not_chosen() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from recovery.systemd import notify
+from recovery.systemd import is_service, notify
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -28,3 +29,12 @@ def test_nobody_asked_or_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     notify("READY=1")
+
+
+def test_a_service_is_what_systemd_started_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SYSTEMD_EXEC_PID", raising=False)
+    assert not is_service()
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getppid()))  # a shell that the service runs
+    assert not is_service()
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+    assert is_service()

@@ -124,6 +124,6 @@ def test_what_is_listed_as_a_place() -> None:
 def test_the_command_that_does_it_again() -> None:
     choices = msgspec.structs.replace(CHOICES, disks=("vda", "vdb"), overwrite=True, skip_damaged=True)
     assert vm_command(choices, ["/srv/one", "/srv/two"]) == (
-        f"rekindle extract /srv/one --host hv1 --point {'ab' * 32} --vm web --disk vda --disk vdb --onto /dev/sdb1 "
+        f"rekindle extract /srv/one --host hv1 --point {'ab' * 6} --vm web --disk vda --disk vdb --onto /dev/sdb1 "
         "--into web --also /srv/two --overwrite --skip-damaged"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -103,9 +104,10 @@ class Console:
         raise AssertionError(f"never came: {what}\n{self.text}")
 
     async def on(self, screen: str) -> None:
-        """Wait for a screen that is not busy."""
+        """Wait for a screen that is not busy, and whose buttons can be pressed."""
         await self.until(lambda: self.title == f"Rekindle · {screen}", screen)
         await self.until(lambda: not getattr(self.app.screen, "busy", False), f"{screen} at rest")
+        await self.until(lambda: getattr(self.app.screen, "_pressed_from", 0.0) <= time.monotonic(), "its keys")
 
     async def shows(self, text: str) -> None:
         """Wait for a text."""

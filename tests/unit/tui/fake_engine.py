@@ -1,7 +1,9 @@
 """A double of ``EngineApi`` for the console's tests, in the world of ``fake_world``.
 
 It behaves as the contract says, checks what it is given (passphrase, confirmations, plan id), and can be told to hold
-a run, to let it fail, or to be idle, so that each state of the console can be reached.
+a run, to let it fail, or to be idle, so that each state of the console can be reached. It refuses to be called in the
+thread of an event loop, where the real engine would freeze the console: each test that ends well proves that for the
+calls it made.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import msgspec
 from recovery.engine import again
 from recovery.engine.api import (
     Access,
+    EngineApi,
     FoundAnswers,
     LocalRepository,
     Medium,
@@ -67,6 +70,10 @@ from tests.unit.tui.fake_world import (
     make_point,
     with_address,
 )
+from tests.unit.tui.off_the_loop import off_the_loop
+
+#: What the console asks of an engine.
+CALLS = frozenset(name for name in vars(EngineApi) if not name.startswith("_"))
 
 
 def state_of(plan: RestorePlan | VmPlan, **more: Any) -> RunState:
@@ -76,6 +83,10 @@ def state_of(plan: RestorePlan | VmPlan, **more: Any) -> RunState:
 
 class FakeEngine:
     """See the module. ``hold`` cleared: a run waits in the middle until it is set."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return off_the_loop(found) if name in CALLS else found
 
     def __init__(self, *, address: bool = False, disks: int = 1, trusted: bool = True, pace: float = 0.0) -> None:
         self.machine_now = with_address(MACHINE) if address else MACHINE

@@ -37,6 +37,8 @@ def test_from_no_address_to_restart() -> None:
             await c.on("Result")
             await c.shows("256 MiB of it read back as a sample")
             await c.press("enter")
+            await c.shows("[>Stay<]")
+            await c.press("right", "enter")
             await c.until(lambda: ("reboot", False) in engine.calls, "restart")
             assert ("start", {BLANK.id: BLANK.serial}) in engine.calls
 
@@ -99,8 +101,12 @@ def test_static_address_and_vlan() -> None:
         async with console(engine) as c:
             await c.on("Network")
             await c.press("shift+tab", "shift+tab", "space")
-            await c.shows("[ ] DHCP")
+            await c.shows(">[ ] DHCP")
+            await c.press("space")
+            await c.shows(">[x] DHCP")
             await c.press("enter")
+            await c.shows(">[ ] DHCP")
+            await c.press("tab")
             for text in ("10.0.0.5/24", "10.0.0.1", "10.0.0.2, 10.0.0.3", "42"):
                 await c.type(text)
                 await c.press("enter")

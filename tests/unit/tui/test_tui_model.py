@@ -12,7 +12,7 @@ from recovery.errors import ErrorReport, UsageError
 from recovery.events import Message, Progress, RunFinished, StepFinished, StepStarted
 from recovery.plan.model import Choices, RestorePlan
 from recovery.restore.report import Damage
-from recovery.tui.describe import age, fingerprint_lines, unavailable
+from recovery.tui.describe import age, disk_contents, fingerprint_lines, unavailable
 from recovery.tui.forms import network_config, server_access, server_url
 from recovery.tui.glyphs import DRAWABLE, drawable
 from recovery.tui.report_text import report_text
@@ -215,3 +215,9 @@ def test_a_long_step_says_what_its_program_does_and_for_how_long() -> None:
     assert now_text(model, 80, 1291.0).plain == "Now: The initramfs was rebuilt. (this step: 4:51)"
     model.apply(StepFinished(step="adapt.initramfs", at=1292.0))
     assert now_text(model, 80, 1400.0).plain == "Now: between two steps"
+
+
+def test_one_is_not_many() -> None:
+    table = msgspec.structs.replace(USED.table, partitions=USED.table.partitions[:1])
+    assert "GPT partition table, 1 partition:" in disk_contents(msgspec.structs.replace(USED, table=table))
+    assert "GPT partition table, 2 partitions:" in disk_contents(USED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -220,7 +222,8 @@ def test_a_task_begun_anew_forgets_the_one_before() -> None:
 def test_a_refused_unattended_restore_is_told_at_the_start() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
-        engine.unattended(Unattended(phase="refused", message="The disk is not there.", reasons=("No disk has S1.",)))
+        refused = Unattended(phase="refused", message="The disk is not there.", reasons=("No disk has S1.",))
+        await asyncio.to_thread(engine.unattended, refused)
         async with console(engine, task="") as c:
             await c.on("Task")
             await c.shows("The unattended restore was refused: The disk is not there.")

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from threading import Event
 from typing import cast
 
 import pytest
 
+from recovery.tui.screens.base import LOOK_SECONDS
 from tests.e2e.lab.qemu import Machine
 from tests.e2e.lab.storyboard.operator import Operator, Task, restore_figures, restored_part
 from tests.unit.tui.fake_world import BLANK, CODE, HOST, PASSPHRASE
@@ -39,6 +41,7 @@ def test_the_operator_finds_its_way(term: str, tmp_path: Path) -> None:
         figures = restore_figures(text)
         assert figures["target"] == "nvme0n1"
         assert figures["written"] == "31.0 GiB"
+        Event().wait(LOOK_SECONDS)  # the screen came by itself, and this reader is quicker than any
         operator.restart()
         names = {path.stem[3:] for path in tmp_path.glob("*.txt")}
         assert {"task", "repository", "host", "point", "plan", "plan-more", "confirm", "result"} <= names

@@ -213,3 +213,17 @@ def test_the_first_screen_imports_no_later_ones() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_double_refuses_a_call_that_would_freeze_the_console() -> None:
+    """So every test with it proves, for the calls that it makes, that they are made in a thread."""
+    engine = FakeEngine(address=True)
+    assert engine.state().phase == "idle"
+
+    async def test() -> None:
+        async with console(engine) as c:
+            c.app.call_later(engine.state)
+            await c.settle()
+
+    with pytest.raises(AssertionError, match="state of the engine was called in the thread of the event loop"):
+        run(test)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from recovery.engine.api import NetworkConfig
-from recovery.errors import DeviceError
+import asyncio
+import os
+
+import pytest
+
+from recovery.engine.api import NetworkConfig, RunState
+from recovery.errors import DeviceError, UnreachableError
 from recovery.machine.model import Machine
 from recovery.plan.model import Problem
 from tests.unit.tui.console import console, run
@@ -174,6 +179,7 @@ def test_failed_run_says_what_to_do_and_can_be_retried() -> None:
             await c.shows("Look at its SMART data")
             await c.shows("× Restore disk1")
             await c.shows("[>Retry<]")
+            await c.on("Result")
             await c.press("enter")
             await c.shows("The restore is complete")
             assert len([call for call in engine.calls if call[0] == "start"]) == 2
@@ -185,7 +191,7 @@ def test_reattach_to_a_running_restore_and_stop_it_after_a_question() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
         engine.hold.clear()
-        plan_of(engine)
+        await asyncio.to_thread(plan_of, engine)
         async with console(engine) as c:
             await c.on("Restore")
             await c.shows("► Restore disk1")
@@ -218,14 +224,39 @@ def test_power_is_refused_during_a_run() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
         engine.hold.clear()
-        plan_of(engine)
+        await asyncio.to_thread(plan_of, engine)
         async with console(engine) as c:
             await c.on("Restore")
             await c.press("f10")
-            await c.shows("Leave console")
+            await c.shows("A restore is running, and goes on after 'Leave console'.")
             await c.press("right", "right", "enter")
             await c.shows("A restore is running")
             assert not [call for call in engine.calls if call[0] == "reboot"]
+
+    run(test)
+
+
+def test_power_says_what_is_so_and_what_leaving_means_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost(FakeEngine):
+        lost = False
+
+        def state(self) -> RunState:
+            if self.lost:
+                raise UnreachableError("The engine does not answer.")
+            return super().state()
+
+    async def test() -> None:
+        engine = Lost(address=True)
+        async with console(engine) as c:
+            await c.press("f10")
+            await c.shows("No restore is running.")
+            assert "[ Leave console ]" in c.text
+            await c.press("escape")
+            monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+            engine.lost = True
+            await c.press("f10")
+            await c.shows("not known: The engine does not answer.")
+            assert "[ Restart console ]" in c.text
 
     run(test)
 
@@ -243,7 +274,7 @@ def test_network_errors_and_bad_addresses() -> None:
             await c.shows("enp4s0 got no address")
             await c.press("escape")
             c.app.screen.query_one("#dhcp").focus()
-            await c.press("space", "enter")
+            await c.press("space", "tab")
             await c.type("10.0.0.5")
             c.app.screen.query_one("#apply").focus()
             await c.press("enter")

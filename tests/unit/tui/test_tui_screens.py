@@ -155,7 +155,7 @@ def test_every_screen(size: tuple[int, int]) -> None:
             await c.shows("Help · Result")
             await look("Result (help)")
             await c.press("escape", "f10")
-            await c.shows("Leave console")
+            await c.shows("No restore is running")
             await look("Result (power)")
 
     run(test)
@@ -177,7 +177,8 @@ def test_every_other_state(size: tuple[int, int]) -> None:
 
     async def tasks() -> None:
         engine = FakeEngine(address=True)
-        engine.unattended(Unattended(phase="refused", message="The disk is not there.", reasons=("No disk has S1.",)))
+        refused = Unattended(phase="refused", message="The disk is not there.", reasons=("No disk has S1.",))
+        await asyncio.to_thread(engine.unattended, refused)
         async with console(engine, size, task="") as c:
             await c.on("Task")
             await look_at(c, "Task (unattended refused)")
@@ -208,7 +209,7 @@ def test_every_other_state(size: tuple[int, int]) -> None:
         async with console(Late(), size) as c:
             await c.on("Network")
             c.app.screen.query_one("#dhcp").focus()
-            await c.press("space", "enter")
+            await c.press("enter", "tab")
             await c.type("192.168.1.20/24")
             await look_at(c, "Network (fixed address)")
             c.app.screen.query_one("#apply").focus()

@@ -229,20 +229,18 @@ class Operator:
         return text
 
     def restart(self) -> None:
-        """By the button, which is in focus when nothing is to be done before; else it asks."""
-        text = self.on_screen("Result", 20)
+        """By the button, which is in focus when nothing is to be done before; it asks."""
         for _ in range(4):
             if "[>Restart<]" in self.machine.screen_text():
                 break
             self.machine.press("left", pause=1.0)
         self.on_screen("Result", 20, showing=r"\[>Restart<\]")
         self.machine.press("enter")
-        if "to do first" in text:
-            self.on_screen("Result", 20, showing=r"\[>Stay<\]")
-            self.picture("result-before-restart")
-            self.machine.press("right")
-            self.on_screen("Result", 20, showing=r"\[>It is done: restart<\]")
-            self.machine.press("enter")
+        self.on_screen("Result", 20, showing=r"\[>Stay<\]")
+        self.picture("result-before-restart")
+        self.machine.press("right")
+        self.on_screen("Result", 20, showing=r"\[>(Restart now|It is done: restart)<\]")
+        self.machine.press("enter")
 
     def _settled(self, name: str, showing: str, timeout: float) -> str:
         """The screen, when it shows that and stays the same for two looks."""
