@@ -13,11 +13,12 @@ from recovery.engine.api import RemoteAccess
 from recovery.errors import RekindleError
 from recovery.machine.model import Machine
 from recovery.tui.describe import FIRMWARE, NO_ADDRESS, network_line
+from recovery.tui.drivers_text import not_working_line
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.session import Mode
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action
-from recovery.tui.widgets.panes import Lines
+from recovery.tui.widgets.panes import Lines, Notice
 from recovery.tui.work import in_thread
 from recovery.units import format_size
 
@@ -81,6 +82,7 @@ class TaskScreen(ConsoleScreen):
         """The machine, the list, a few words on the highlighted task."""
         yield Lines(f"Machine: {machine_line(self.session.machine)}")
         yield Lines(f"Network: {network_line(self.session.machine)}", id="task-network")
+        yield Notice(not_working_line(self.session.machine), id="not-working")
         yield Lines("What shall be done?", classes="heading gap")
         yield ChoiceList(id="tasks")
         yield Lines("", id="task-words", classes="gap")
@@ -108,6 +110,7 @@ class TaskScreen(ConsoleScreen):
             if self.is_current and not self.busy:  # another screen may have begun to look by itself
                 self.session.machine = machine
                 self.query_one("#task-network", Lines).update(f"Network: {network_line(machine)}")
+                self.query_one("#not-working", Notice).update(not_working_line(machine))
 
     def action_back(self) -> None:
         """There is nothing before."""
