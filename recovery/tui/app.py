@@ -17,6 +17,7 @@ from textual.driver import Driver
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.screen import Screen
+from textual.worker import WorkerFailed
 
 from recovery.engine.api import EngineApi
 from recovery.errors import ErrorReport, RekindleError
@@ -75,7 +76,9 @@ class ConsoleApp(App[None]):
     @property
     def failure(self) -> Exception | None:
         """The bug that ended the console, if one did; ``rekindle tui`` reports it."""
-        return self._exception
+        error = self._exception
+        # Textual wraps what a worker raises, and only the error within knows where it came from.
+        return error.error if isinstance(error, WorkerFailed) and isinstance(error.error, Exception) else error
 
     def _print_error_renderables(self) -> None:
         """Textual prints a traceback here; the operator gets one sentence from ``rekindle tui`` instead."""
