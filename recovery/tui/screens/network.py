@@ -57,7 +57,7 @@ class NetworkScreen(ConsoleScreen):
         ):
             yield Row(label, Field(self.session.fields.get(id, ""), id=id, placeholder=example))
         with Pane(classes="gap"):
-            yield Notice(id="not-working")
+            yield Notice(id="not-working", classes="lost")
 
     def buttons(self) -> Iterable[Widget]:
         """Apply, then Continue."""

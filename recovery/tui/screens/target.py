@@ -54,7 +54,7 @@ class TargetScreen(ConsoleScreen):
         yield ChoiceList(id="sources")
         yield Lines("", id="targets-heading", classes="heading")
         yield ChoiceList(id="targets")
-        yield Notice(controllers_text(self.session.machine), id="not-seen")
+        yield Notice(controllers_text(self.session.machine), id="not-seen", classes="lost")
         with Pane(id="details"):
             yield Lines("", id="detail-text")
         with Horizontal(classes="row"):

@@ -37,10 +37,10 @@ class Lines(Static):
 
 
 class Notice(Lines):
-    """Something that is not as it should be, in yellow; without a row of its own while there is nothing to say."""
+    """Lines that are there only now and then: without a row of their own while there is nothing to say."""
 
-    def __init__(self, text: str = "", *, id: str | None = None) -> None:
-        super().__init__(text, id=id)
+    def __init__(self, text: str = "", *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(text, id=id, classes=classes)
         self.display = bool(text)
 
     def update(self, content: VisualType = "", *, layout: bool = True) -> None:
