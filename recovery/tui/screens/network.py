@@ -24,6 +24,13 @@ from recovery.tui.work import in_thread
 #: Seconds between two looks at the interfaces while there is no address.
 POLL_SECONDS = 5.0
 
+#: Fields that DHCP makes needless: id, label, example.
+FIXED = (
+    ("address", "Address/prefix", "e.g. 192.168.1.20/24"),
+    ("gateway", "Gateway", "e.g. 192.168.1.1"),
+    ("dns", "DNS servers", "e.g. 192.168.1.1 192.168.1.2"),
+)
+
 
 class NetworkScreen(ConsoleScreen):
     """The way to the server. With a local (USB) repository no network is needed: Continue works without one."""
@@ -49,12 +56,7 @@ class NetworkScreen(ConsoleScreen):
         dhcp = self.session.toggles.get("dhcp", True)
         with Horizontal(classes="row gap"):
             yield Toggle("DHCP (Space changes it)", dhcp, id="dhcp")
-        for id, label, example in (
-            ("address", "Address/prefix", "e.g. 192.168.1.20/24"),
-            ("gateway", "Gateway", "e.g. 192.168.1.1"),
-            ("dns", "DNS servers", "e.g. 192.168.1.1 192.168.1.2"),
-            ("vlan", "VLAN id", "none"),
-        ):
+        for id, label, example in (*FIXED, ("vlan", "VLAN id", "none")):
             yield Row(label, Field(self.session.fields.get(id, ""), id=id, placeholder=example))
         with Pane(classes="gap"):
             yield Notice(id="not-working", classes="lost")
@@ -99,8 +101,10 @@ class NetworkScreen(ConsoleScreen):
 
     def _enable(self) -> None:
         dhcp = self.query_one("#dhcp", Toggle).value
-        for id in ("address", "gateway", "dns"):
-            self.query_one(f"#{id}", Field).disabled = dhcp
+        for id, _, example in FIXED:
+            field = self.query_one(f"#{id}", Field)
+            field.disabled = dhcp
+            field.placeholder = "(by DHCP)" if dhcp else example
 
     def toggle_changed(self, id: str, value: bool) -> None:
         """A static address needs its fields."""
