@@ -64,6 +64,26 @@ def test_they_are_named_on_task_network_and_target_disks(size: tuple[int, int]) 
     run(test)
 
 
+def test_the_other_lists_of_disks_say_it_too() -> None:
+    words = "Not seen: disks behind LSI Logic / Symbios Logic MegaRAID SAS 9361. The"
+
+    async def test() -> None:
+        engine = FakeEngine()
+        engine.machine_now = lacking(CONTROLLER)
+        async with console(engine, task="repair") as c:
+            await c.on("Repair boot")
+            await c.shows(words)
+        async with console(engine, task="vm") as c:
+            await c.sign_in()
+            for screen in ("Host", "Point", "VM"):
+                await c.on(screen)
+                await c.press("enter")
+            await c.on("Place")
+            await c.shows(words)
+
+    run(test)
+
+
 def test_nothing_is_said_where_all_work() -> None:
     assert not_working_line(MACHINE) == cards_text(MACHINE) == controllers_text(MACHINE) == ""
 
