@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import click
 
@@ -26,7 +24,12 @@ from recovery.errors import RekindleError, UsageError
     metavar="COMMAND",
     help="Runs on this terminal while the console is read; drawn is when it has ended (the medium).",
 )
-def tui(socket: Path, command: str) -> None:
+@click.option(
+    "--log-directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the engine keeps its log: a bug of the console is reported there.",
+)
+def tui(socket: Path, command: str, log_directory: Path | None) -> None:
     """Open the recovery console: choose a point, choose disks, restore, restart.
 
     It is a client of 'rekindle engine'. Works on the Linux console, on serial lines and over SSH.
@@ -37,7 +40,7 @@ def tui(socket: Path, command: str) -> None:
             hint="In a systemd unit set StandardInput=tty and StandardError=tty; else use 'rekindle restore'.",
         )
     wait = meanwhile(command)
-    from recovery.tui import terminal
+    from recovery.tui import crash, terminal
 
     terminal.prepare()
 
@@ -45,13 +48,14 @@ def tui(socket: Path, command: str) -> None:
     from recovery.tui.app import ConsoleApp
 
     wait()
+    folder = crash.log_folder(log_directory)
     app = ConsoleApp(EngineClient(socket), terminal.ConsoleDriver, terminal.charset(os.environ))
+    app.session.crash = crash.take_notice(folder)
     app.run(mouse=False)
     if app.failure is not None:
-        with NamedTemporaryFile("w", prefix="rekindle-crash-", suffix=".txt", delete=False) as file:
-            file.write("".join(traceback.format_exception(app.failure)))
+        report = crash.keep_report(app.failure, folder, [type(screen).__name__ for screen in app.screen_stack])
         raise RekindleError(
-            f"The console stopped: {type(app.failure).__name__}. A report is in {file.name}.",
+            f"The console stopped: {type(app.failure).__name__}. A report is in {report}.",
             hint="A running restore goes on. Start 'rekindle tui' again, and send the report to the maintainers.",
         )
     sys.stdout.flush()

@@ -303,8 +303,8 @@ class EngineApi(Protocol):
         """The newest lines of the engine's log."""
 
     def save_log(self, directory: str = "") -> str:
-        """Write report and log below ``directory`` (empty: the restored host's /var/log/rekindle, when there is one,
-        else a USB volume). Returns the path."""
+        """Write report, log and what consoles that ended by a bug left below ``directory`` (empty: the restored
+        host's /var/log/rekindle, when there is one, else a USB volume). Returns the path."""
 
     def reboot(self, power_off: bool = False) -> None: ...
 

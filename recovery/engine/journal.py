@@ -15,6 +15,8 @@ from recovery.events import Event, Message, Progress, RunFinished, StepFinished,
 
 #: Where logs lie on the medium, and in a restored host.
 LOG_DIRECTORY = Path("/var/log/rekindle")
+#: What a console that ended by a bug leaves beside the log.
+CONSOLE_REPORT = "console-*.txt"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _SHORTEST_SECRET = 4
 

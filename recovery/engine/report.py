@@ -17,6 +17,7 @@ from recovery.adapt.run import AdaptRequest, mounted
 from recovery.adapt.stack import NOTHING
 from recovery.commands import run
 from recovery.engine.api import Report, RunState
+from recovery.engine.journal import CONSOLE_REPORT
 from recovery.errors import ErrorReport, NotFoundError, RekindleError, SpaceError
 from recovery.format.point import Point
 from recovery.machine.model import Disk, Machine
@@ -65,7 +66,7 @@ def save(
 def _copy(source: Path, target: Path) -> str:
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("engine.log", REPORT):
+        for name in ("engine.log", REPORT, *sorted(path.name for path in source.glob(CONSOLE_REPORT))):
             if (source / name).exists():
                 shutil.copyfile(source / name, target / name)
     except OSError as error:

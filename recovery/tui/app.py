@@ -17,12 +17,14 @@ from textual.driver import Driver
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.screen import Screen
+from textual.worker import WorkerFailed
 
 from recovery.engine.api import EngineApi
 from recovery.errors import ErrorReport, RekindleError
 from recovery.systemd import is_service, notify
 from recovery.tui.describe import NO_ADDRESS, network_line
 from recovery.tui.glyphs import CHARSETS
+from recovery.tui.remote import remote_dialog
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.start import StartScreen
 from recovery.tui.screens.task import TaskScreen
@@ -56,6 +58,7 @@ class ConsoleApp(App[None]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS = [
         Binding("f2", "shell", show=False, priority=True),
+        Binding("f8", "remote", show=False, priority=True),
         Binding("f9", "charset", show=False, priority=True),
         Binding("ctrl+l", "draw_again", show=False, priority=True),
         Binding("f10,ctrl+q,ctrl+c", "power", show=False, priority=True),
@@ -76,7 +79,9 @@ class ConsoleApp(App[None]):
     @property
     def failure(self) -> Exception | None:
         """The bug that ended the console, if one did; ``rekindle tui`` reports it."""
-        return self._exception
+        error = self._exception
+        # Textual wraps what a worker raises, and only the error within knows where it came from.
+        return error.error if isinstance(error, WorkerFailed) and isinstance(error.error, Exception) else error
 
     def _print_error_renderables(self) -> None:
         """Textual prints a traceback here; the operator gets one sentence from ``rekindle tui`` instead."""
@@ -200,6 +205,15 @@ class ConsoleApp(App[None]):
         except SuspendNotSupported:
             self.push_screen(error_dialog(ErrorReport("UsageError", "This terminal cannot be lent to a shell.")))
         self.refresh(layout=True)
+
+    def action_remote(self) -> None:
+        """F8: how this medium is reached from elsewhere. Not over a dialog, nor while the screen awaits an answer.
+
+        Looked at before there is a worker: a second one would end the first, and leave its dialog without effect.
+        """
+        screen = self.screen
+        if isinstance(screen, ConsoleScreen) and not screen.busy:
+            self.run_worker(remote_dialog(screen), group="remote", exclusive=True)
 
     def action_charset(self) -> None:
         """F9: the next set of characters, for a terminal whose font lacks what is drawn."""

@@ -189,10 +189,9 @@ def point_lines(point: Point, now: float) -> list[str]:
 
 
 def nic_row(nic: Nic) -> str:
-    """One line of the list of interfaces."""
-    speed = f" {nic.speed} Mb/s" if nic.carrier and nic.speed else ""
-    link = f"link up{speed}" if nic.carrier else "no link"
-    return f"{nic.name:<12.12} {link:<19} {', '.join(nic.addresses) or 'no address':<24} {nic.mac}"
+    """One line of the list of interfaces: name, driver, link, addresses, MAC address."""
+    addresses = ", ".join(nic.addresses) or "no address"
+    return f"{nic.name:<12.12} {nic.driver or 'unknown':<10.10} {nic.link:<13} {addresses:<18} {nic.mac}"
 
 
 def usable_addresses(nic: Nic) -> list[str]:

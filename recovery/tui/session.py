@@ -26,7 +26,9 @@ class Session:
     machine: Machine = field(default_factory=Machine)
     mode: Mode = "restore"
     notice: str = ""
-    """What the first screen says besides: how an unattended restore ended."""
+    """What the first screen says besides: how an unattended restore ended, ``crash``."""
+    crash: str = ""
+    """What is to be said of the console before this one, which a bug ended."""
     fields: dict[str, str] = field(default_factory=dict)
     toggles: dict[str, bool] = field(default_factory=dict)
     trusted: dict[str, str] = field(default_factory=dict)

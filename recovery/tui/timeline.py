@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -75,7 +75,7 @@ class Timeline:
             end += 1
         return self.points[first + 1 : end]
 
-    def row(self, id: str, details: Mapping[str, Point]) -> str:
+    def row(self, id: str, details: Mapping[str, Point], unreadable: Collection[str] = ()) -> str:
         """Below ``head``: hour (on its newest point), time here and in UTC, age, consistency, change and note; or what
         Enter opens."""
         if id.startswith(FOLD):
@@ -92,7 +92,9 @@ class Timeline:
         utc = f"{there:%H:%M} UTC" if here.date() == there.date() else f"{there:%a %H:%M}"
         utc = f"{utc:<10}" if self._shifted else ""
         text = f"{hour} {here:{self._clock}} {utc}{age(summary.created, self.now):<14}"
-        return f"{text} {self._facts(details[id], details)}".rstrip() if id in details else f"{text} reading ..."
+        if id in details:
+            return f"{text} {self._facts(details[id], details)}".rstrip()
+        return f"{text} {'cannot be read' if id in unreadable else 'reading ...'}"
 
     def _facts(self, point: Point, details: Mapping[str, Point]) -> str:
         if not point.header.parent:

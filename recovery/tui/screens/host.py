@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from time import time as now
 
 from textual import work
 from textual.app import ComposeResult
 from textual.widget import Widget
 
-from recovery.errors import ErrorReport
+from recovery.errors import ErrorReport, NotFoundError, RekindleError
+from recovery.format.point import PointSummary
+from recovery.tui.describe import age, local
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.point import PointScreen
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action
 from recovery.tui.widgets.panes import Lines
+from recovery.tui.work import in_thread
 
 
 class HostScreen(ConsoleScreen):
@@ -22,10 +26,17 @@ class HostScreen(ConsoleScreen):
     NAME = "Host"
     HELP = (
         "Choose the host that shall come back onto this machine.\n\n"
+        "Behind each is its newest recovery point and how many there are, as soon as\n"
+        "that was read; there is no need to wait for it.\n\n"
         "The list shows the hosts your sign-in may restore. If yours is missing, go\n"
         "back with Esc and sign in as somebody who may."
     )
     HINTS = "Arrows move  Enter choose  Esc back  F1 help  F2 shell  F10 power"
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Host -> what is said of its points, as far as that is known.
+        self._told: dict[str, str] = {}
 
     def body(self) -> ComposeResult:
         """The list."""
@@ -42,9 +53,8 @@ class HostScreen(ConsoleScreen):
 
     def on_mount(self) -> None:
         """The host chosen before, or the first."""
-        hosts = self.session.repository.hosts if self.session.repository else ()
-        chosen = self.session.fields.get("host", "")
-        self.query_one("#hosts", ChoiceList).set_rows([(host, host) for host in hosts], chosen)
+        hosts = self._hosts()
+        self.query_one("#hosts", ChoiceList).set_rows(self._rows(), self.session.fields.get("host", ""))
         self.query_one("#hosts").focus()
         if not hosts:
             self.show_error(
@@ -54,6 +64,36 @@ class HostScreen(ConsoleScreen):
                     "Go back with Esc and use another sign-in or another repository.",
                 )
             )
+
+    def on_screen_resume(self) -> None:
+        """Also when coming back before all was read."""
+        self.look()
+
+    def _hosts(self) -> tuple[str, ...]:
+        return self.session.repository.hosts if self.session.repository else ()
+
+    def _rows(self) -> list[tuple[str, str]]:
+        width = min(30, max((len(host) for host in self._hosts()), default=0))
+        return [(host, f"{host:<{width}}  {self._told.get(host, '')}".rstrip()) for host in self._hosts()]
+
+    @work(exclusive=True, group="points")
+    async def look(self) -> None:
+        """Behind each host its points, one after another: one list of names each, and there may be hundreds."""
+        for host in self._hosts():
+            if host in self._told:
+                continue
+            if not self.is_current:
+                return
+            try:
+                points = await in_thread(self.session.engine.points, host)
+            except NotFoundError:
+                points = []
+            except RekindleError:
+                return  # choosing one tells what is wrong
+            if not self.is_attached:
+                return
+            self._told[host] = points_words(points, now())
+            self.query_one("#hosts", ChoiceList).set_rows(self._rows())
 
     def on_choice_list_chosen(self, event: ChoiceList.Chosen) -> None:
         """Enter."""
@@ -83,3 +123,12 @@ class HostScreen(ConsoleScreen):
         self.session.unreadable = set()
         self.session.fields.pop("when", None)
         self.console_app.go(PointScreen())
+
+
+def points_words(points: Sequence[PointSummary], today: float) -> str:
+    """``newest 3 hours ago, 2026-11-20 04:00 CET; 12 points``, of points whose newest is the last."""
+    if not points:
+        return "no points"
+    newest = points[-1].created
+    count = f"{len(points)} point{'' if len(points) == 1 else 's'}"
+    return f"newest {age(newest, today)}, {local(newest)}; {count}"

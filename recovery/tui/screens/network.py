@@ -11,17 +11,25 @@ from textual.widget import Widget
 
 from recovery.errors import RekindleError
 from recovery.machine.model import Machine
-from recovery.tui.describe import network_line, nic_row, usable_addresses
+from recovery.tui.describe import hang, network_line, nic_row, usable_addresses
+from recovery.tui.drivers_text import cards_text
 from recovery.tui.forms import network_config
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.repository import RepositoryScreen
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Field, Row, Toggle
-from recovery.tui.widgets.panes import Lines
+from recovery.tui.widgets.panes import Lines, Notice, Pane
 from recovery.tui.work import in_thread
 
 #: Seconds between two looks at the interfaces while there is no address.
 POLL_SECONDS = 5.0
+
+#: Fields that DHCP makes needless: id, label, example.
+FIXED = (
+    ("address", "Address/prefix", "e.g. 192.168.1.20/24"),
+    ("gateway", "Gateway", "e.g. 192.168.1.1"),
+    ("dns", "DNS servers", "e.g. 192.168.1.1 192.168.1.2"),
+)
 
 
 class NetworkScreen(ConsoleScreen):
@@ -31,6 +39,7 @@ class NetworkScreen(ConsoleScreen):
     HELP = (
         "The server with your recovery points must be reachable from here.\n\n"
         "Interface   Choose the card with the arrows. 'no link': cable or switch.\n"
+        "            Cards that lack a driver or firmware are named below the form.\n"
         "DHCP        Enter switches it off; then type address with prefix length\n"
         "            (192.168.1.20/24), gateway and DNS servers.\n"
         "VLAN        A number when the switch port is tagged; else leave it empty.\n"
@@ -41,18 +50,16 @@ class NetworkScreen(ConsoleScreen):
     def body(self) -> ComposeResult:
         """The list of interfaces and the form."""
         yield Lines("", id="summary")
-        yield Lines("  Interface    Link                Addresses                MAC", classes="heading gap")
+        heading = f"  {'Interface':<12} {'Driver':<10} {'Link':<13} {'Addresses':<18} MAC"
+        yield Lines(heading, classes="heading gap")
         yield ChoiceList(id="nics")
         dhcp = self.session.toggles.get("dhcp", True)
         with Horizontal(classes="row gap"):
             yield Toggle("DHCP (Enter changes it)", dhcp, id="dhcp")
-        for id, label, example in (
-            ("address", "Address/prefix", "e.g. 192.168.1.20/24"),
-            ("gateway", "Gateway", "e.g. 192.168.1.1"),
-            ("dns", "DNS servers", "e.g. 192.168.1.1 192.168.1.2"),
-            ("vlan", "VLAN id", "none"),
-        ):
+        for id, label, example in (*FIXED, ("vlan", "VLAN id", "none")):
             yield Row(label, Field(self.session.fields.get(id, ""), id=id, placeholder=example))
+        with Pane(classes="gap"):
+            yield Notice(id="not-working", classes="lost")
 
     def buttons(self) -> Iterable[Widget]:
         """Apply, then Continue."""
@@ -90,11 +97,14 @@ class NetworkScreen(ConsoleScreen):
             if machine.nics
             else "No network interface was found. A repository on a USB disk works without."
         )
+        self.query_one("#not-working", Notice).update(hang(cards_text(machine), self.size.width - 3))
 
     def _enable(self) -> None:
         dhcp = self.query_one("#dhcp", Toggle).value
-        for id in ("address", "gateway", "dns"):
-            self.query_one(f"#{id}", Field).disabled = dhcp
+        for id, _, example in FIXED:
+            field = self.query_one(f"#{id}", Field)
+            field.disabled = dhcp
+            field.placeholder = "(by DHCP)" if dhcp else example
 
     def toggle_changed(self, id: str, value: bool) -> None:
         """A static address needs its fields."""

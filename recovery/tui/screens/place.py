@@ -14,11 +14,12 @@ from textual.widget import Widget
 from recovery.errors import ErrorReport
 from recovery.machine.place import LARGEST_FILE, Place
 from recovery.tui.describe import hang, short_name
+from recovery.tui.drivers_text import controllers_text
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.plan import PlanScreen
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Field, Row, Toggle
-from recovery.tui.widgets.panes import Lines, Pane
+from recovery.tui.widgets.panes import Lines, Notice, Pane
 from recovery.units import format_size
 
 #: The row for a directory.
@@ -45,6 +46,7 @@ class PlaceScreen(ConsoleScreen):
         """The list, what it says, the folder."""
         yield Lines(f"Where shall the disks of {self.session.vm} go?   (- cannot be chosen)", classes="heading")
         yield ChoiceList(id="places-to-write")
+        yield Notice(controllers_text(self.session.machine), id="not-seen", classes="lost")
         with Pane(id="details"):
             yield Lines("", id="detail-text")
         with Horizontal(id="folder-row"):

@@ -83,7 +83,7 @@ class PointScreen(ConsoleScreen):
         self.set_interval(READ_SECONDS, self.read_details)
 
     def _row(self, id: str) -> str:
-        return self._timeline.row(id, self.session.details)
+        return self._timeline.row(id, self.session.details, self.session.unreadable)
 
     def _show(self, when: When | None, highlight: str = "") -> None:
         """The points that ``when`` means."""
@@ -102,6 +102,8 @@ class PointScreen(ConsoleScreen):
         text = "Reading the details ..."
         if selected.startswith(FOLD):
             text = "Enter shows the points of this hour minute by minute."
+        elif selected in self.session.unreadable:
+            text = "This point cannot be read. Choose another one; Enter tries again and says why."
         elif point is not None:
             text = hang("\n".join(point_lines(point, now())), self.size.width - 3, 15)
         self.query_one("#detail-text", Lines).update(text)
@@ -150,11 +152,11 @@ class PointScreen(ConsoleScreen):
 
     def type_ahead(self, character: str) -> bool:
         """Typing in the list goes to the time field."""
-        if not (character.isalnum() and self.query_one("#points").has_focus):
+        if not (character.isalnum() and self.focused is self.query_one("#points")):
             return False
         field = self.query_one("#when", Field)
         field.value = ""
-        field.focus()
+        self.set_focus(field)  # Widget.focus would do it after the keys that have come already
         field.insert_text_at_cursor(character)
         return True
 

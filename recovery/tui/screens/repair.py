@@ -12,12 +12,13 @@ from textual.widget import Widget
 from recovery.errors import ErrorReport
 from recovery.machine.model import Disk
 from recovery.tui.describe import disk_contents, disk_row, hang, holds, short_name, unavailable
+from recovery.tui.drivers_text import controllers_text
 from recovery.tui.picture import labelled, now_on
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.plan import PlanScreen
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Toggle
-from recovery.tui.widgets.panes import Lines, Pane
+from recovery.tui.widgets.panes import Lines, Notice, Pane
 
 #: What has the same UUID on several disks of one host (blkid's names): the members of a set, and ESPs that are kept
 #: equal. A physical volume has one of its own.
@@ -65,6 +66,7 @@ class RepairScreen(ConsoleScreen):
             "Which disks hold the host? Files there are changed.  ([x] chosen, - cannot be)", classes="heading"
         )
         yield ChoiceList(id="repair-disks")
+        yield Notice(controllers_text(self.session.machine), id="not-seen", classes="lost")
         with Pane(id="details"):
             yield Lines("", id="detail-text")
         with Horizontal(classes="row"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from recovery.events import RunFinished
 from recovery.plan.vm import VmPlan
 from recovery.tui.messages import EngineEvents, StreamLost
 from recovery.tui.pace import Pace
+from recovery.tui.remote import remote_line
 from recovery.tui.run_model import RunModel
 from recovery.tui.run_text import (
     disk_figures,
@@ -30,13 +32,15 @@ from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.failed import FailedScreen
 from recovery.tui.screens.result import ResultScreen
 from recovery.tui.widgets.controls import Action
-from recovery.tui.widgets.panes import Bar, Lines, Pane
+from recovery.tui.widgets.panes import Bar, Lines, Notice, Pane
 from recovery.tui.work import in_thread, unexpected
 from recovery.units import format_duration
 
 #: Seconds between two redraws at least (``Pace``), and before listening again after the engine was lost.
 REDRAW_SECONDS = 0.25
 RELISTEN_SECONDS = 2.0
+#: Of the console before this one (``Session.crash`` is told whole on Task).
+RESTARTED = "The console ended by a bug and was started again; the restore was not touched."
 #: Cells at the left of bars and graph (``console.tcss``).
 LABEL = 22
 
@@ -57,7 +61,7 @@ class RestoreScreen(ConsoleScreen):
         "Stop       ends it after a question. A later restore onto the same disks\n"
         "           continues: what is right already is not fetched again."
     )
-    HINTS = "Tab move  Enter select  F1 help  F2 shell  F10 power"
+    HINTS = "Tab move  Enter select  F1 help  F2 shell  F8 remote  F10 power"
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +71,7 @@ class RestoreScreen(ConsoleScreen):
         self._listening = 0
         self._dirty = True
         self._waited = 0
+        self._besides: list[str] = []
 
     def body(self) -> ComposeResult:
         """Header, steps, bars, log."""
@@ -77,6 +82,7 @@ class RestoreScreen(ConsoleScreen):
         yield Lines(first, id="run", classes="heading")
         width = self.app.size.width - 2
         yield Lines(now_text(self.model, width, time.time()) if plan is not None else "", id="now")
+        yield Notice(id="besides")
         yield Lines(steps_text(self.model, 8, width), id="steps")
         with Horizontal(classes="row gap hidden", id="whole-row"):
             yield Lines("All data", classes="disk-label")
@@ -97,9 +103,22 @@ class RestoreScreen(ConsoleScreen):
         self.set_interval(REDRAW_SECONDS, self.follow)
         self.attach()
 
+    def on_screen_resume(self) -> None:
+        """A dialog that was over it may have turned remote access on."""
+        self.tell_besides()
+
     def on_unmount(self) -> None:
         """The listening thread stops by itself."""
         self._gone.set()
+
+    @work(exclusive=True, group="besides")
+    async def tell_besides(self) -> None:
+        """What a person wants to know beside the run, where there is room."""
+        with contextlib.suppress(RekindleError):
+            access = await in_thread(self.session.engine.remote_access)
+            told = [RESTARTED if self.session.crash else "", remote_line(access)]
+            self._besides = [line for line in told if line]
+            self._dirty = True
 
     # --- following the run ------------------------------------------------------------------------------------
 
@@ -213,7 +232,9 @@ class RestoreScreen(ConsoleScreen):
         # Everything but steps and log has its lines; the log keeps three.
         disks = disk_labels(plan)
         fixed = (13 if height < 36 else 17) + rows + min(6, len(disks))
-        self.query_one("#steps", Lines).update(steps_text(model, max(3, height - fixed), width))
+        besides = self._besides[: max(0, height - fixed - 4)]
+        self.query_one("#besides", Notice).update("\n".join(besides))
+        self.query_one("#steps", Lines).update(steps_text(model, max(3, height - fixed - len(besides)), width))
         total = model.total()
         self.query_one("#whole-bar", Bar).fraction = total.done / total.total if total and total.total else None
         self.query_one("#whole-pace", Lines).update(disk_figures(total))

@@ -57,7 +57,7 @@ class StartScreen(ConsoleScreen):
 
             self.console_app.start_with(RestoreScreen())
         else:
-            self.session.notice = notice
+            self.session.notice = "\n".join(part for part in (notice, self.session.crash) if part)
             self.console_app.start_tasks()
 
     def _look(self) -> tuple[Medium, Machine, RunState, str]:

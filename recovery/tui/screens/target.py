@@ -14,12 +14,13 @@ from recovery.format.point import PointDisk
 from recovery.machine.model import Disk
 from recovery.plan.suggest import is_captured_disk
 from recovery.tui.describe import disk_contents, disk_row, hang, holds, short_name, unavailable
+from recovery.tui.drivers_text import controllers_text
 from recovery.tui.picture import after_on, labelled, now_on
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.screens.plan import PlanScreen
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Toggle
-from recovery.tui.widgets.panes import Lines, Pane
+from recovery.tui.widgets.panes import Lines, Notice, Pane
 from recovery.units import format_size
 
 #: The row that leaves a disk of the point out.
@@ -37,7 +38,8 @@ class TargetScreen(ConsoleScreen):
         "show the partitions of the highlighted disk now, which will all be lost,\n"
         "and after the restore. PgDn scrolls, when the focus is on the button.\n"
         "'-' marks disks that cannot be chosen: the boot medium, mounted disks,\n"
-        "disks with a repository. The reason is shown.\n\n"
+        "disks with a repository. The reason is shown. 'Not seen' names a controller\n"
+        "that lacks a driver or firmware: a medium of '--firmware all' may have it.\n\n"
         "Make it boot here  adapts the restored system to this machine.\n"
         "Grow               the last partition takes the room of a larger disk."
     )
@@ -52,6 +54,7 @@ class TargetScreen(ConsoleScreen):
         yield ChoiceList(id="sources")
         yield Lines("", id="targets-heading", classes="heading")
         yield ChoiceList(id="targets")
+        yield Notice(controllers_text(self.session.machine), id="not-seen", classes="lost")
         with Pane(id="details"):
             yield Lines("", id="detail-text")
         with Horizontal(classes="row"):

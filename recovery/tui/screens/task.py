@@ -9,15 +9,15 @@ from textual import work
 from textual.app import ComposeResult
 from textual.widget import Widget
 
-from recovery.engine.api import RemoteAccess
 from recovery.errors import RekindleError
 from recovery.machine.model import Machine
 from recovery.tui.describe import FIRMWARE, NO_ADDRESS, network_line
+from recovery.tui.drivers_text import not_working_line
 from recovery.tui.screens.base import ConsoleScreen
 from recovery.tui.session import Mode
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action
-from recovery.tui.widgets.panes import Lines
+from recovery.tui.widgets.panes import Lines, Notice
 from recovery.tui.work import in_thread
 from recovery.units import format_count, format_size
 
@@ -43,7 +43,7 @@ TASKS: tuple[tuple[str, str, str, str], ...] = (
      "fstab, network cards and boot loader are adapted. No content is restored."),
     ("remote", "Remote access", "this console over SSH, progress in a browser",
      "Off until you turn it on. SSH gets a password for this start of the medium\n"
-     "only; the page shows progress and changes nothing."),
+     "only; the page shows progress and changes nothing. F8 on every screen."),
     ("shell", "Shell", "a root shell on this terminal (F2 on every screen)",
      "'exit' comes back. All of 'rekindle --help' works there."),
     ("power", "Restart or switch off", "leave the medium (F10 on every screen)",
@@ -81,6 +81,7 @@ class TaskScreen(ConsoleScreen):
         """The machine, the list, a few words on the highlighted task."""
         yield Lines(f"Machine: {machine_line(self.session.machine)}")
         yield Lines(f"Network: {network_line(self.session.machine)}", id="task-network")
+        yield Notice(not_working_line(self.session.machine), id="not-working", classes="lost")
         yield Lines("What shall be done?", classes="heading gap")
         yield ChoiceList(id="tasks")
         yield Lines("", id="task-words", classes="gap")
@@ -108,6 +109,7 @@ class TaskScreen(ConsoleScreen):
             if self.is_current and not self.busy:  # another screen may have begun to look by itself
                 self.session.machine = machine
                 self.query_one("#task-network", Lines).update(f"Network: {network_line(machine)}")
+                self.query_one("#not-working", Notice).update(not_working_line(machine))
 
     def action_back(self) -> None:
         """There is nothing before."""
@@ -131,7 +133,7 @@ class TaskScreen(ConsoleScreen):
         elif task == "power":
             self.console_app.action_power()
         elif task == "remote":
-            await self._remote()
+            self.console_app.action_remote()
         elif task == "repair":
             machine = await self.ask("Looking at the disks of this machine", self.session.engine.machine, refresh=True)
             if machine is not None:
@@ -147,37 +149,3 @@ class TaskScreen(ConsoleScreen):
                 machine = await self.ask("Looking at the network", self.session.engine.machine, refresh=True)
                 self.session.machine = machine or self.session.machine
             self.console_app.go_to_repository()
-
-    async def _remote(self) -> None:
-        """How this medium is reached, with buttons that turn it on and off, until the operator has seen enough."""
-        ssh: bool | None = None
-        page: bool | None = None
-        while True:
-            access = await self.ask("Looking", self.session.engine.remote_access, ssh, page)
-            if access is None:
-                return
-            answer = await self.choose(
-                "Remote access",
-                "\n".join(remote_lines(access)),
-                [
-                    ("ok", "OK"),
-                    ("ssh", f"Turn SSH {'off' if access.ssh else 'on'}"),
-                    ("page", f"Turn page {'off' if access.status else 'on'}"),
-                ],
-            )
-            ssh = not access.ssh if answer == "ssh" else None
-            page = not access.status if answer == "page" else None
-            if answer not in ("ssh", "page"):
-                return
-
-
-def remote_lines(access: RemoteAccess) -> list[str]:
-    """What a person types elsewhere to get here."""
-    lines = ["SSH          off"]
-    if access.ssh:
-        lines = [f"SSH          ssh root@{address}" for address in access.addresses] or ["SSH          no address yet"]
-        lines.append(f"  password   {access.password or 'none: only the keys of the medium may log in'}")
-        lines.append(f"  host key   {access.host_key}")
-    if access.keys:
-        lines.append(f"  keys       {access.keys} on the medium")
-    return [*lines, "", *([f"Status page  {url}" for url in access.status] or ["Status page  off"])]

@@ -37,6 +37,19 @@ class Lines(Static):
         return text.count("\n") + 1 if text else 0
 
 
+class Notice(Lines):
+    """Lines that are there only now and then: without a row of their own while there is nothing to say."""
+
+    def __init__(self, text: str = "", *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(text, id=id, classes=classes)
+        self.display = bool(text)
+
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        """Show other text, or nothing."""
+        self.display = bool(content)
+        super().update(content, layout=layout)
+
+
 class Pane(VerticalScroll, can_focus=False):
     """A part that may be longer than the screen; PgUp and PgDn scroll it wherever the focus is."""
 

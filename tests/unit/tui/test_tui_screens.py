@@ -17,6 +17,7 @@ from recovery.errors import DeviceError, UnreachableError
 from recovery.machine.model import Machine
 from recovery.plan.model import Problem
 from recovery.tui.glyphs import DRAWABLE, GLYPHS
+from recovery.tui.screens import host as host_screen
 from recovery.tui.screens import point as point_screen
 from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action, Field, Toggle
@@ -39,7 +40,8 @@ SIZES = pytest.mark.parametrize(
 def fixed_time(monkeypatch: pytest.MonkeyPatch, time_zone: Callable[[str], None]) -> None:
     """Berlin, three hours after the newest point."""
     time_zone("Europe/Berlin")
-    monkeypatch.setattr(point_screen, "now", lambda: NOW - 86400 + 3 * 3600)
+    for screen in (host_screen, point_screen):
+        monkeypatch.setattr(screen, "now", lambda: NOW - 86400 + 3 * 3600)
 
 
 def check_screen(c: Console, name: str) -> None:
@@ -111,6 +113,7 @@ def test_every_screen(size: tuple[int, int]) -> None:
             await c.shows("B0:F0:0A:08")
             await look("Repository")
             await c.sign_in()
+            await c.shows("no points")
             await look("Host")
             await c.press("enter")
             await c.on("Point")
