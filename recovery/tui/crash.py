@@ -9,6 +9,7 @@ import os
 import platform
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def take_notice(folder: Path | None) -> str:
 def report_lines(error: BaseException, screens: Sequence[str]) -> Iterator[str]:
     """Kinds of the errors and the lines of code that they came through. Neither what they say nor local variables:
     both may hold what was typed."""
-    from importlib.metadata import version  # here and below: not at the start of the console
+    from importlib.metadata import version  # not at the start of the console
 
     yield f"rekindle {__version__}, Python {platform.python_version()}, Textual {version('textual')}"
     yield f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}, TERM={os.environ.get('TERM', '')}"
@@ -74,12 +75,9 @@ def report_lines(error: BaseException, screens: Sequence[str]) -> Iterator[str]:
 
 
 def _told(error: BaseException) -> Iterator[str]:
-    import traceback
-
     yield f"\n{type(error).__module__}.{type(error).__qualname__}"
     for frame in traceback.extract_tb(error.__traceback__):
-        yield f"  {frame.filename}:{frame.lineno} {frame.name}"
-        yield f"    {frame.line}"
+        yield f"  {frame.filename}:{frame.lineno} {frame.name}" + (f"\n    {frame.line}" if frame.line else "")
     for part in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
         yield from _told(part)
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
