@@ -62,7 +62,7 @@ def test_network(field: str, text: str, sentence: str, hint: str) -> None:
         engine = FakeEngine()
         async with console(engine) as c:
             await c.on("Network")
-            await c.shows("Gateway             (by DHCP)")
+            await c.shows("(Gateway)            (by DHCP)")
             c.app.screen.query_one("#dhcp").focus()
             await c.press("space")
             await c.gone("(by DHCP)")

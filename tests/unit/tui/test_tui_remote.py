@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from recovery.engine.api import RemoteAccess
@@ -23,7 +25,7 @@ def test_it_is_turned_on_while_a_restore_runs(size: tuple[int, int]) -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
         engine.hold.clear()
-        plan_of(engine)
+        await asyncio.to_thread(plan_of, engine)
         async with console(engine, size) as c:
             await c.on("Restore")
             await c.shows("F8 remote")
@@ -52,9 +54,9 @@ def test_it_is_turned_on_while_a_restore_runs(size: tuple[int, int]) -> None:
 def test_a_console_that_comes_back_to_a_restore_says_why() -> None:
     async def test() -> None:
         engine = FakeEngine(address=True)
-        engine.remote_access(ssh=True, status=True)
+        await asyncio.to_thread(engine.remote_access, ssh=True, status=True)
         engine.hold.clear()
-        plan_of(engine)
+        await asyncio.to_thread(plan_of, engine)
         app = ConsoleApp(engine)
         app.session.crash = "The console ended by a bug."
         async with app.run_test(size=(80, 24)):
