@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from textual import events
 
+from recovery.engine.api import RunState
 from recovery.errors import RekindleError
 from recovery.events import RunFinished
+from recovery.tui.screens import base
 from recovery.tui.screens.restore import RestoreScreen
 from tests.unit.tui.console import Console, console, run
 from tests.unit.tui.fake_engine import FakeEngine
 from tests.unit.tui.fake_world import BLANK
+
+
+@pytest.fixture(autouse=True)
+def look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer, so that a key of a busy machine comes early too."""
+    monkeypatch.setattr(base, "LOOK_SECONDS", 3.0)
 
 
 async def until_the_run_is_held(c: Console) -> None:
@@ -47,7 +56,7 @@ def test_enter_for_stop_does_not_restart_a_machine_whose_restore_just_ended() ->
             assert not called(engine, "reboot")
             # Typed ahead, while the console was at something else: what counts is when it was pressed.
             early = events.Key("enter", None)
-            early.time -= 2
+            early.time -= 10
             c.app.post_message(early)
             await c.settle()
             assert "[>Restart<]" in c.text
@@ -108,5 +117,26 @@ def test_an_end_that_comes_before_the_question_is_not_stopped() -> None:
             screen.model.apply(RunFinished(summary="done"))
             await c.press("enter")
             assert "[>Stop the restore<]" in c.text
+
+    run(test)
+
+
+def test_enter_for_stop_does_not_confirm_a_plan_when_the_engine_was_restarted() -> None:
+    async def test() -> None:
+        engine = FakeEngine(address=True)
+        engine.hold.clear()
+        async with console(engine) as c:
+            await until_the_run_is_held(c)
+            screen = c.app.screen
+            assert isinstance(screen, RestoreScreen)
+            engine._state = RunState()
+            screen.attach()
+            await c.until(lambda: c.title == "Rekindle · Plan", "the plan")
+            await c.shows("[>Continue<]")
+            await c.press("enter")
+            assert c.title == "Rekindle · Plan"
+            await c.on("Plan")
+            await c.press("enter")
+            await c.on("Confirm")
 
     run(test)
