@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from textual import events, work
+from textual import events
 from textual.app import App, SuspendNotSupported
 from textual.binding import Binding
 from textual.driver import Driver
@@ -235,11 +235,12 @@ class ConsoleApp(App[None]):
                 widget._styles_cache.clear()  # filtered lines are kept there
         self.refresh(layout=True)
 
-    @work(group="power", exclusive=True)
-    async def action_power(self) -> None:
-        """F10: leave the console, restart or switch off."""
-        if isinstance(self.screen, Dialog):
-            return
+    def action_power(self) -> None:
+        """F10: leave the console, restart or switch off. Not over a dialog; see ``action_remote``."""
+        if isinstance(self.screen, ConsoleScreen):
+            self.run_worker(self._choose_power(), group="power", exclusive=True)
+
+    async def _choose_power(self) -> None:
         chosen = await self.push_screen_wait(PowerDialog(self.session.engine, comes_back=is_service()))
         if chosen == "quit":
             self.exit()

@@ -227,7 +227,7 @@ def test_power_is_refused_during_a_run() -> None:
         await asyncio.to_thread(plan_of, engine)
         async with console(engine) as c:
             await c.on("Restore")
-            await c.press("f10")
+            await c.press("f10", "f10")  # the second one must not take the first one's answer away
             await c.shows("A restore is running, and goes on after 'Leave console'.")
             await c.press("right", "right", "enter")
             await c.shows("A restore is running")
