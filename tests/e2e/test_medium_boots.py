@@ -118,7 +118,8 @@ def test_the_medium_can_be_taken_out_when_it_runs_from_memory(medium: Path, tmp_
         ("on the serial line", r"Rekindle · (?!Start)", r"Linux version [\s\S]*Rekindle · (?!Start)"),
         ("Unattended restore", r"UNATTENDED RESTORE", ""),
         ("basic graphics", r"Rekindle · (?!Start)", ""),
-        ("Memory test", r"Memtest86\+", ""),
+        # Its screen is in a font of its own.
+        ("Memory test", "", r"Pass:\s+0\s+Errors: 0"),
         ("Start from the first disk", "THE DISK STARTS", ""),
     ],
 )
@@ -133,7 +134,8 @@ def test_each_entry_of_the_menu(entry: str, screen: str, serial: str, medium: Pa
     limit = START * accel.slowness
     with Machine(hardware, tmp_path / "vm", accel, ScreenReader.default(medium.with_suffix(".psf"))) as machine:
         choose(machine, entry, limit)
-        machine.wait_for_screen(screen, limit, interval=3)
+        if screen:
+            machine.wait_for_screen(screen, limit, interval=3)
         if serial:
             machine.wait_for_serial(serial, limit)
         if entry == "basic graphics":
