@@ -27,7 +27,9 @@ _LIST_FROM = 32
 _NAMED = 3
 #: Sizes that are asked for at once.
 _ASKED = 8
-_FREE_MEMORY = 512 * MIB
+#: Three workers, six write buffers and a rebuilt initramfs find room in it; more decoders and readers join where there
+#: is more. The medium leaves as much to a restore on a machine of 700 MiB.
+_FREE_MEMORY = 256 * MIB
 
 
 def ask(repository: Repository, point: Point, plan: RestorePlan) -> list[Problem]:
