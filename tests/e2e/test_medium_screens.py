@@ -207,7 +207,7 @@ def others(tour: Tour) -> None:
     tour.press("esc", "home", "ret")
     tour.look("repository-again", "Where the recovery points are")
     tour.press("esc")
-    tour.look("network", "Interface +Link")
+    tour.look("network", "Interface +Driver +Link")
     tour.press("esc", "f2")
     tour.look("shell", "Type exit to return")
     tour.type("exit\n")
