@@ -42,7 +42,7 @@ _SENSELESS_SECONDS = 20.0
 _ATTEMPTS_SHORT = 3
 #: Bytes of a body that are received at once; of the answer to a request without a buffer for it (the largest is the
 #: map of a disk of tens of TiB); and of what a refusal says.
-_PIECE, _LARGEST, _LONGEST_REPORT = MIB, 4 * GIB, MIB
+_PIECE, _LARGEST, _LONGEST_REPORT = 4 * MIB, 4 * GIB, MIB
 #: What Retry-After may ask for at most.
 _LONGEST_ASKED = 60.0
 
