@@ -7,6 +7,7 @@ from recovery.adapt.host import HostTree
 from recovery.adapt.model import Job
 from recovery.errors import CommandError, NotFoundError, SpaceError
 from recovery.machine.modules import modules_in_use
+from recovery.units import format_count
 
 TITLE = "Rebuild the initramfs with this machine's drivers"
 
@@ -54,7 +55,7 @@ def rebuild(job: Job) -> str:
             hint="If its initramfs has all drivers it may boot all the same; try it.",
         )
     job.changed(f"The initramfs of {', '.join(kernels)} was rebuilt with {', '.join(modules) or 'all drivers'}.")
-    return f"{len(kernels)} kernel{'' if len(kernels) == 1 else 's'}"
+    return format_count(len(kernels), "kernel")
 
 
 def uses_initramfs_tools(host: HostTree) -> bool:

@@ -22,6 +22,7 @@ from recovery.tui.widgets.controls import Action, Field, FieldLabel, Toggle
 from recovery.tui.widgets.dialogs import Dialog, error_dialog, help_dialog
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.tui.work import in_thread
+from recovery.units import format_count
 
 if TYPE_CHECKING:
     from recovery.tui.app import ConsoleApp
@@ -198,8 +199,7 @@ class ConsoleScreen(Screen[None]):
         self._status = text
         pane = next(iter(self.query(Pane)), None)
         if not text and pane is not None and pane.below:
-            lines = f"{pane.below} more line{'' if pane.below == 1 else 's'}"
-            text = f"↓ {lines} below: PgDn"
+            text = f"↓ {format_count(pane.below, 'more line')} below: PgDn"
         for line in self.query("#status").results(Lines):
             line.update(text)
 

@@ -18,6 +18,7 @@ from recovery.tui.widgets.choice import ChoiceList
 from recovery.tui.widgets.controls import Action
 from recovery.tui.widgets.panes import Lines
 from recovery.tui.work import in_thread
+from recovery.units import format_count
 
 
 class HostScreen(ConsoleScreen):
@@ -130,5 +131,5 @@ def points_words(points: Sequence[PointSummary], today: float) -> str:
     if not points:
         return "no points"
     newest = points[-1].created
-    count = f"{len(points)} point{'' if len(points) == 1 else 's'}"
+    count = format_count(len(points), "point")
     return f"newest {age(newest, today)}, {local(newest)}; {count}"

@@ -23,10 +23,10 @@ from recovery.tui.widgets.grow_dialog import GrowDialog, has_growth, take
 from recovery.tui.widgets.panes import Lines, Pane
 from recovery.units import format_count
 
-#: Problems to which a passphrase is the answer.
 #: Stored content that is not there: another copy may have it, or zeros take its place; and what needs a copy.
 DAMAGED = ("pack-missing", "pack-truncated")
 DAMAGED_FOR_GOOD = ("map-damaged", "journal-truncated", "vm-disk-damaged")
+#: Problems to which a passphrase is the answer.
 LOCKED = ("luks-secret-missing", "luks-secret-wrong")
 
 
